@@ -1,0 +1,43 @@
+"""Which device and number format this machine computes in, chosen by what it really supports."""
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def pick_device() -> str:
+    """Return "cuda" where PyTorch sees a GPU, else "cpu"."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def pick_dtype(device: str) -> "torch.dtype":
+    """Return the fastest dtype that `device` computes natively.
+
+    bfloat16 needs instructions for it (AVX512-BF16 or AMX on a CPU): emulated, it is slower than float32.
+    """
+    import torch
+
+    if device == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if cpu_has_bf16() else torch.float32
+
+
+@cache
+def cpu_has_bf16() -> bool:
+    """Say whether this CPU multiplies bfloat16 matrices in hardware."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def silence_transformers() -> None:
+    """Keep transformers from drawing its own progress bars and advice over what the application prints."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
