@@ -1,0 +1,320 @@
+"""`mcqa`: index course material, answer questions about it, one by one, as a batch, or on a page."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from ingest.errors import CourseError, UserError
+
+# Each command imports what it needs: `mcqa --help` must not load a deep-learning library.
+if TYPE_CHECKING:
+    from assistant.answer import Assistant
+    from assistant.mcq import MCQ
+    from ingest.course import Course
+
+app = typer.Typer(
+    name="mcqa",
+    help="Answer multiple-choice questions about a course, with a probability for each option and the page it rests on.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Scoring(StrEnum):
+    """How options are scored."""
+
+    letter = "letter"
+    cloze = "cloze"
+
+
+CourseOption = Annotated[str | None, typer.Option("--course", "-c", metavar="NAME", help="The course to search.")]
+NoCourseOption = Annotated[bool, typer.Option("--no-course", help="Answer without course material.")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", "-m", help="A model folder or a Hub name; default: the embedded model.")
+]
+ScoringOption = Annotated[
+    Scoring | None, typer.Option(help="Score option letters or option texts; default: what the model is made for.")
+]
+PassagesOption = Annotated[
+    int | None, typer.Option(min=0, max=50, help="How many passages the model reads; default: what it is made for.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def main() -> None:
+    """Run the command line; an error that the user can act on becomes one line and exit status 1."""
+    run(app)
+
+
+def run(application: typer.Typer) -> None:
+    """Run `application` with the one error boundary that the project's commands share."""
+    try:
+        application()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        print(f"mcqa {version('mcqa-assistant')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def index(
+    folder: Annotated[Path, typer.Argument(help="The folder that holds the course's PDFs, in subfolders too.")],
+    course: Annotated[str, typer.Option("--course", "-c", metavar="NAME", help="The name to index it under.")],
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Start again from an empty index.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a course hold exactly the PDFs in FOLDER; run it again whenever they change."""
+    from dataclasses import asdict
+
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    from assistant import render
+    from ingest.course import Course
+    from ingest.course import Progress as Standing
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[counts]}"),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=render.console(stderr=True))
+    task = bar.add_task(f"Indexing {course}", total=1.0, counts="")
+
+    def show(standing: Standing) -> None:
+        bar.start()  # only once there is something to do
+        files = f"file {min(standing.files_done + 1, standing.files_total)}/{standing.files_total}"
+        counts = f"{files}, {standing.pages} pages, {standing.passages} passages"
+        bar.update(task, completed=standing.fraction, counts=counts)
+
+    try:
+        report = Course(course).sync(folder, rebuild=rebuild, on_progress=show)
+    finally:
+        bar.stop()
+    if as_json:
+        print(json.dumps({"course": course, **asdict(report)}, ensure_ascii=False))
+    else:
+        render.console().print(render.sync(course, report))
+
+
+@app.command()
+def courses(
+    remove: Annotated[str | None, typer.Option(metavar="NAME", help="Delete this course's index, not its PDFs.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every index against itself.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the indexed courses."""
+    from dataclasses import asdict
+
+    from assistant import render
+    from ingest.course import Course, course_names
+
+    out = render.console()
+    if remove is not None:
+        Course.open(remove, check=False).remove()
+        out.print(render.plain(f"Removed the index of course {remove}."))
+        return
+    found = [Course.open(name, check=False) for name in course_names()]
+    if verify:
+        problems = {course.name: course.verify() for course in found}
+        for name, lines in problems.items():
+            for line in lines or ["all is well"]:
+                out.print(render.plain(f"{name}: {line}"))
+        if any(problems.values()):
+            raise CourseError("some courses are damaged; rebuild them: mcqa index FOLDER --course NAME --rebuild")
+        return
+    rows = [(course.name, str(course.folder), course.documents()) for course in found]
+    if as_json:
+        records = [
+            {"course": name, "folder": folder, "documents": [asdict(document) for document in documents]}
+            for name, folder, documents in rows
+        ]
+        print(json.dumps(records, ensure_ascii=False))
+    elif rows:
+        out.print(render.courses(rows))
+    else:
+        out.print("No course is indexed yet; index one: mcqa index FOLDER --course NAME")
+
+
+@app.command()
+def ask(
+    question: Annotated[
+        str | None,
+        typer.Argument(
+            help="The question with its options, as in 'What is 2 + 2? A. 3 B. 4'; '-' reads it from standard input."
+        ),
+    ] = None,
+    course: CourseOption = None,
+    no_course: NoCourseOption = False,
+    model: ModelOption = None,
+    scoring: ScoringOption = None,
+    passages: PassagesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer one question, or several in a row when none is given."""
+    from assistant.mcq import parse_question
+
+    if question is None and sys.stdin.isatty():
+        _converse(_assistant(course, no_course, model, scoring, passages), as_json)
+        return
+    # The question is checked before anything slow is loaded.
+    mcq = parse_question(sys.stdin.read() if question in (None, "-") else str(question))
+    _show(_assistant(course, no_course, model, scoring, passages), mcq, as_json)
+
+
+def _converse(assistant: "Assistant", as_json: bool) -> None:
+    from assistant.mcq import parse_question
+
+    print("Paste a question with its options, then an empty line; Ctrl+D ends.", file=sys.stderr)
+    lines: list[str] = []
+    while True:
+        try:
+            line = input("> " if not lines else "  ")
+        except EOFError:
+            line = ""
+            ended = True
+        else:
+            ended = False
+        if line.strip():
+            lines.append(line)
+            continue
+        if lines:
+            try:
+                _show(assistant, parse_question("\n".join(lines)), as_json)
+            except UserError as error:
+                print(f"error: {error}", file=sys.stderr)
+            lines = []
+        if ended:
+            return
+
+
+def _show(assistant: "Assistant", mcq: "MCQ", as_json: bool) -> None:
+    from assistant import render
+
+    result = assistant.answer(mcq)
+    if as_json:
+        print(json.dumps(result.to_json(), ensure_ascii=False))
+    else:
+        render.console().print(render.answer(result, assistant.course.name if assistant.course else None))
+
+
+@app.command()
+def batch(
+    file: Annotated[Path, typer.Argument(help="Questions: .jsonl, .json or .csv.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the answers go (.jsonl).")],
+    course: CourseOption = None,
+    no_course: NoCourseOption = False,
+    model: ModelOption = None,
+    scoring: ScoringOption = None,
+    passages: PassagesOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Start over and overwrite the output.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer a file of questions; a run that was stopped is continued by the same command."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from assistant import render
+    from assistant.batch import run_batch
+    from assistant.formats import read_mcqs
+    from assistant.stats import percent_with_interval, wilson
+
+    next(iter(read_mcqs(file)), None)  # a missing or unknown file is said before the model is loaded
+    assistant = _assistant(course, no_course, model, scoring, passages)
+    columns = (TextColumn("Answering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=render.console(stderr=True)) as bar:
+        task = bar.add_task("", total=None)
+        report = run_batch(
+            assistant,
+            file,
+            output,
+            force=force,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if as_json:
+        low, high = wilson(report.correct, report.keyed)
+        summary = {
+            "rows": report.rows, "resumed": report.resumed, "bad": report.bad, "keyed": report.keyed,
+            "correct": report.correct, "accuracy": report.correct / report.keyed if report.keyed else None,
+            "interval": [low, high] if report.keyed else None, "output": str(output),
+        }  # fmt: skip
+        print(json.dumps(summary))
+    else:
+        out = render.console()
+        taken = f" ({report.resumed} taken over from the run before)" if report.resumed else ""
+        out.print(render.plain(f"{report.rows - len(report.bad)} of {report.rows} questions answered{taken}: {output}"))
+        if report.keyed:
+            out.print(f"Accuracy {percent_with_interval(report.correct, report.keyed)}")
+    if report.bad:
+        for line, reason in report.bad.items():
+            print(f"{file} line {line}: {reason}", file=sys.stderr)
+        raise UserError(
+            f"{len(report.bad)} of {report.rows} rows of {file} could not be answered; correct the lines named above"
+        )
+
+
+@app.command()
+def ui(
+    host: Annotated[str, typer.Option(help="The address to listen on; the default serves this machine only.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 7860,
+    model: ModelOption = None,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
+) -> None:
+    """Open the page where students ask and staff add material."""
+    from assistant.web import serve
+
+    serve(host=host, port=port, model=model, open_browser=open_browser)
+
+
+def _assistant(
+    course: str | None, no_course: bool, model: str | None, scoring: Scoring | None, passages: int | None
+) -> "Assistant":
+    if course is not None and no_course:
+        _usage("--course and --no-course exclude each other")
+    chosen = None if no_course else _choose_course(course)
+    from assistant.answer import Assistant
+    from assistant.model import load_model
+
+    lm = load_model(model, on_status=lambda status: print(status + " ...", file=sys.stderr))
+    return Assistant(lm, chosen, scoring=None if scoring is None else scoring.value, passages=passages)
+
+
+def _choose_course(name: str | None) -> "Course":
+    from ingest.course import Course, course_names
+
+    if name is not None:
+        return Course.open(name)
+    known = course_names()
+    if not known:
+        raise CourseError("no course is indexed yet; run: mcqa index FOLDER --course NAME, or ask with --no-course")
+    if len(known) > 1:
+        raise CourseError(f"choose a course with --course; there are {', '.join(known)}")
+    return Course.open(known[0])
+
+
+def _usage(message: str) -> NoReturn:
+    raise typer.BadParameter(message)

