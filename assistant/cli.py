@@ -90,36 +90,33 @@ def index(
     """Make a course hold exactly the PDFs in FOLDER; run it again whenever they change."""
     from dataclasses import asdict
 
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     from assistant import render
     from ingest.course import Course
     from ingest.course import Progress as Standing
 
     columns = (
-        TextColumn("{task.description}", markup=False),
+        TextColumn("Indexing"),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[counts]}"),
         TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=render.console(stderr=True))
-    task = bar.add_task(f"Indexing {course}", total=1.0, counts="")
+    with render.progress(*columns, counts="") as update:
 
-    def show(standing: Standing) -> None:
-        bar.start()  # only once there is something to do
-        files = f"file {min(standing.files_done + 1, standing.files_total)}/{standing.files_total}"
-        counts = f"{files}, {standing.pages} pages, {standing.passages} passages"
-        bar.update(task, completed=standing.fraction, counts=counts)
+        def show(standing: Standing) -> None:
+            files = f"file {min(standing.files_done + 1, standing.files_total)}/{standing.files_total}"
+            counts = f"{files}, {standing.pages} pages, {standing.passages} passages"
+            update(total=1.0, completed=standing.fraction, counts=counts)
 
-    try:
         report = Course(course).sync(folder, rebuild=rebuild, on_progress=show)
-    finally:
-        bar.stop()
     if as_json:
         print(json.dumps({"course": course, **asdict(report)}, ensure_ascii=False))
     else:
         render.console().print(render.sync(course, report))
+    if report.failed:
+        raise CourseError(f"{len(report.failed)} of the files could not be indexed: {', '.join(report.failed)}")
 
 
 @app.command()
@@ -236,7 +233,7 @@ def batch(
     as_json: JsonOption = False,
 ) -> None:
     """Answer a file of questions; a run that was stopped is continued by the same command."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     from assistant import render
     from assistant.batch import run_batch
@@ -246,14 +243,13 @@ def batch(
     next(iter(read_mcqs(file)), None)  # a missing or unknown file is said before the model is loaded
     assistant = _assistant(course, no_course, model, scoring, passages)
     columns = (TextColumn("Answering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=render.console(stderr=True)) as bar:
-        task = bar.add_task("", total=None)
+    with render.progress(*columns) as update:
         report = run_batch(
             assistant,
             file,
             output,
             force=force,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            on_progress=lambda done, total: update(completed=done, total=total),
         )
     if as_json:
         low, high = wilson(report.correct, report.keyed)

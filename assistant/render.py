@@ -1,10 +1,13 @@
 """Answers, reports and tables → what the terminal shows. Texts from files are printed as text, never as markup."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
+from rich.progress import Progress, ProgressColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -91,6 +94,23 @@ def courses(rows: Sequence[tuple[str, str, Sequence[DocumentRecord]]]) -> Render
         failed += [f"{name}: not indexed: {d.path}: {d.detail}" for d in documents if d.status != "indexed"]
         failed += [f"{name}: {d.path}: {d.detail}" for d in indexed if d.detail]
     return Group(table, *(plain(line, "yellow") for line in failed))
+
+
+@contextmanager
+def progress(*columns: ProgressColumn, **fields: Any) -> Iterator[Callable[..., None]]:
+    """Yield a function that updates a progress bar on standard error; the bar appears with its first call."""
+    bar = Progress(*columns, console=console(stderr=True))
+    task = bar.add_task("", total=None, **fields)
+
+    def update(**values: Any) -> None:
+        bar.start()
+        bar.update(task, **values)
+
+    try:
+        yield update
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def console(*, stderr: bool = False) -> Console:

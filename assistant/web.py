@@ -58,11 +58,20 @@ class Page:
                 self._lm = self._load()
         return self._lm
 
-    def ask(self, course: str, pasted: str, stem: str, options: str) -> str:
-        """Answer the question in the fields, or the pasted one where the fields are empty; returns HTML."""
-        mcq = _from_fields(stem, options) if stem.strip() or options.strip() else parse_question(pasted)
-        chosen = None if course in ("", _NO_COURSE) else Course.open(course)
-        return answer_html(Assistant(self.lm(), chosen).answer(mcq))
+    def ask(self, course: str | None, pasted: str | None, stem: str | None, options: str | None) -> str:
+        """Answer the question in the fields, or the pasted one where the fields are empty; returns HTML.
+
+        What is wrong with the question stays on the page in place of the answer, besides the toast.
+        """
+        pasted, stem, options = pasted or "", stem or "", options or ""
+        try:
+            mcq = _from_fields(stem, options) if stem.strip() or options.strip() else parse_question(pasted)
+            chosen = None if course in (None, "", _NO_COURSE) else Course.open(str(course))
+            return answer_html(Assistant(self.lm(), chosen).answer(mcq))
+        except UserError as error:
+            message = html.escape(str(error))
+            gr.Warning(message)
+            return f'<p role="alert">{message}</p>'
 
 
 def _from_fields(stem: str, options: str) -> MCQ:
@@ -73,9 +82,9 @@ def _from_fields(stem: str, options: str) -> MCQ:
     return MCQ(stem.strip(), tuple(lines))
 
 
-def to_fields(pasted: str) -> tuple[str, str]:
+def to_fields(pasted: str | None) -> tuple[str, str]:
     """Parse the pasted question into the two fields, where a student can correct them."""
-    mcq = parse_question(pasted)
+    mcq = parse_question(pasted or "")
     return mcq.question, "\n".join(mcq.options)
 
 
@@ -188,7 +197,7 @@ def _ask_tab(app: gr.Blocks, page: Page) -> None:
         with gr.Row():
             split = gr.Button("Fill from the pasted question", size="sm")
             clear = gr.Button("Clear the fields", size="sm")
-    ask = gr.Button("Ask", variant="primary", elem_id="ask")
+    ask = gr.Button("Ask (Shift+Enter)", variant="primary", elem_id="ask")
     answer = gr.HTML(elem_id="answer", min_height=80)
 
     def choices() -> Any:
@@ -264,7 +273,11 @@ def serve(*, host: str, port: int, model: str | None, open_browser: bool) -> Non
             theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
             css=_CSS,
             footer_links=[],
+            quiet=True,
+            prevent_thread_lock=True,
             ssr_mode=False,
         )
+        print(f"The page is at http://{host}:{port} (Ctrl+C stops it)", flush=True)
+        app.block_thread()
     except OSError as error:
         raise UserError(f"cannot listen on {host}:{port} ({error}); choose another --port") from error

@@ -14,6 +14,7 @@ _PLAIN |= {0x00A0: " ", 0x202F: " ", 0x2007: " ", 0x200B: "", 0x2060: "", 0xFEFF
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # newline and tab stay
 _BULLETS = "•◦▪▸‣●○■□–—-*·"
 _LIST_ITEM = re.compile(rf"(?:[{re.escape(_BULLETS)}]\s|\(?(?:\d{{1,3}}|[a-zA-Z]|[ivx]{{1,5}})[.)]\s)")
+_NUMBERED_HEADING = re.compile(r"\d{1,2}(?:\.\d{1,2}){1,3}\s+[^\W\d_]")  # "2.3.1 Page tables"
 _EDGE_LINES = 2  # a running head or foot stands within this many lines of the page's edge
 _REACH = 4  # ... and repeats within this many pages before or after
 
@@ -88,7 +89,7 @@ def _paragraphs(lines: list[str], compounds: set[str]) -> str:
 
 
 def _ends_paragraph(line: str, following: str, full: int) -> bool:
-    if _LIST_ITEM.match(following):
+    if _LIST_ITEM.match(following) or _NUMBERED_HEADING.match(following):
         return True
     if len(line) >= 0.75 * full:
         return False

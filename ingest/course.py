@@ -142,10 +142,14 @@ class Course:
         with self._locked():
             if rebuild:
                 self._store.discard()
+            new = not self._store.exists
             self._prepare(folder)
             report = self._apply(files, on_progress)
+            useless = all(record.status != "indexed" for record in self.documents())
+            if useless and new:
+                self._store.discard()  # a course that never held anything is none
         report.seconds = time.perf_counter() - started
-        if not any(record.status == "indexed" for record in self.documents()):
+        if useless:
             reasons = "; ".join(f"{path}: {reason}" for path, reason in report.failed.items())
             raise CourseError(f"nothing could be indexed from {folder}: {reasons}")
         return report

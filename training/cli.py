@@ -47,14 +47,14 @@ def run(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write the model to; it must not exist.")],
 ) -> None:
     """Tune a model by RECIPE into a folder that `mcqa --model` loads."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-    from assistant.render import console
+    from assistant import render
     from training.recipe import load_recipe
 
     loaded = load_recipe(recipe)
     from assistant.stats import percent_with_interval
-    from training.mcq import Standing, run_recipe
+    from training.mcq import run_recipe
 
     columns = (
         TextColumn("Training"),
@@ -63,17 +63,13 @@ def run(
         TextColumn("loss {task.fields[loss]:.3f}"),
         TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=console(stderr=True))
-    task = bar.add_task("", total=None, loss=float("nan"))
-
-    def show(standing: Standing) -> None:
-        bar.start()
-        bar.update(task, completed=standing.step, total=standing.steps, loss=standing.loss)
-
-    try:
-        metrics = run_recipe(loaded, output, on_status=lambda text: print(text, file=sys.stderr), on_step=show)
-    finally:
-        bar.stop()
+    with render.progress(*columns, loss=float("nan")) as update:
+        metrics = run_recipe(
+            loaded,
+            output,
+            on_status=lambda text: print(text, file=sys.stderr),
+            on_step=lambda at: update(completed=at.step, total=at.steps, loss=at.loss),
+        )
     held, correct = metrics["questions"]["held_out"], metrics["held_out_correct"]
     print(f"Trained on {metrics['questions']['trained']} questions in {metrics['seconds']} s: {output}")
     print(f"Held-out accuracy before: {percent_with_interval(correct['before'], held)}")

@@ -51,7 +51,7 @@ def test_letter_scoring_reports_the_mass_on_letters(lm: LanguageModel, operating
 @pytest.mark.parametrize("count", [2, 10])
 @pytest.mark.parametrize("scoring", ["letter", "cloze"])
 def test_two_to_ten_options_are_answered(lm: LanguageModel, scoring: str, count: int) -> None:
-    mcq = MCQ("Which number is even?", tuple(str(2 * i + 1) for i in range(count - 1)) + ("2",))
+    mcq = MCQ("Which number is even?", (*(str(2 * i + 1) for i in range(count - 1)), "2"))
     answer = Assistant(lm, scoring=scoring).answer(mcq)  # type: ignore[arg-type]
     assert len(answer.probabilities) == count
     assert answer.letter in mcq.letters

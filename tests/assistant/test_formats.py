@@ -17,15 +17,11 @@ def read(path: Path, text: str) -> list[Row]:
 
 def test_the_course_layouts_and_csv_give_the_same_question(tmp_path: Path) -> None:
     options = list(EXPECTED.options)
+    listed = "\n".join(f"{letter}. {option}" for letter, option in zip("ABC", options, strict=True))
+    in_text = f"Question: {EXPECTED.question}\n\nOptions:\n{listed}\n\nAnswer:"
     layouts = {
         "2025.jsonl": json.dumps({"question": EXPECTED.question, "choices": options, "answer": "B"}),
-        "2024.jsonl": json.dumps(
-            {
-                "subject": "geo",
-                "question": f"Question: {EXPECTED.question}\n\nOptions:\nA. {options[0]}\nB. {options[1]}\nC. {options[2]}\n\nAnswer:",
-                "answer": "B",
-            }
-        ),
+        "2024.jsonl": json.dumps({"subject": "geo", "question": in_text, "answer": "B"}),
         "list.json": json.dumps([{"question": EXPECTED.question, "choices": options, "answer": "b"}]),
         "header.csv": f"id,question,A,B,C,D,answer\nq1,{EXPECTED.question},{options[0]},{options[1]},{options[2]},,B\n",
         "mmlu.csv": f"{EXPECTED.question},{options[0]},{options[1]},{options[2]},B\n",

@@ -140,6 +140,7 @@ def test_what_the_user_can_mend_is_said(tmp_path: Path, folder: Path, make_pdf: 
     make_pdf(tmp_path / "blank" / "a.pdf", "#rect()")
     with pytest.raises(CourseError, match=r"nothing could be indexed.*a\.pdf: no page has text"):
         Course("x").sync(tmp_path / "blank")
+    assert course_names() == []
     for name in ("../up", "a/b", "", ".hidden", "trailing "):
         with pytest.raises(CourseError, match="cannot be a course name"):
             Course(name)

@@ -1,0 +1,211 @@
+"""The commands as a user meets them."""
+
+import io
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from assistant import cli
+from assistant.model import LanguageModel
+from ingest.course import Course
+from training import cli as training_cli
+
+CORPUS = Path(__file__).resolve().parents[2] / "corpus"
+QUESTION = "Which bit of a page table entry says that a page was modified? A. present B. writable C. dirty D. user"
+
+
+class Result:
+    """What a command left: its exit status and what it printed."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+
+@pytest.fixture
+def mcqa(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    def run(*arguments: object, stdin: str | None = None, main=cli.main) -> Result:  # type: ignore[no-untyped-def]
+        monkeypatch.setattr(sys, "argv", ["mcqa", *map(str, arguments)])
+        if stdin is not None:
+            monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        status = 0
+        try:
+            main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return Result(status, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def indexed(home: Path, operating_systems: Course) -> Path:
+    """A data folder that holds a copy of the sample course."""
+    shutil.copytree(operating_systems.material.parent, home / "courses" / "operating-systems")
+    return home
+
+
+def test_help_answers_in_a_blink_and_loads_nothing_heavy() -> None:
+    for module in ("assistant.cli", "training.cli"):
+        heavy = ("torch", "transformers", "chromadb", "gradio", "numpy")
+        code = f"import {module}, sys; print([name for name in {heavy} if name in sys.modules])"
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        shown = subprocess.run([Path(sys.executable).with_name("mcqa"), "--help"], capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - started)
+    assert all(command in shown.stdout for command in ("index", "courses", "ask", "batch", "ui"))
+    assert statistics.median(seconds) < 0.5
+
+
+def test_a_course_from_folder_to_answer(mcqa, home: Path, folder: Path, lm: LanguageModel) -> None:  # type: ignore[no-untyped-def]
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.4 nothing")
+    first = mcqa("index", folder, "--course", "os")
+    assert "3 new" in first.out
+    assert "not indexed: broken.pdf" in first.out
+    assert (first.status, "broken.pdf" in first.err) == (1, True)
+    again = mcqa("index", folder, "--course", "os")
+    assert "3 unchanged" in again.out
+    assert "Indexing" not in again.err
+    assert json.loads(mcqa("index", folder, "-c", "os", "--json").out)["failed"].keys() == {"broken.pdf"}
+
+    listed = mcqa("courses")
+    assert re.search(r"os\s+3\s+18\s+\d+", listed.out)
+    assert "broken.pdf" in listed.out
+    assert json.loads(mcqa("courses", "--json").out)[0]["course"] == "os"
+    assert "os: all is well" in mcqa("courses", "--verify").out
+
+    asked = mcqa("ask", QUESTION)  # the only course is taken
+    assert asked.status == 0
+    assert re.search(r"Answer: [A-D]", asked.out)
+    assert "02-memory.pdf, p. 2" in asked.out
+    assert sum(float(share) for share in re.findall(r"([\d.]+) %", asked.out)[:4]) == pytest.approx(100, abs=0.3)
+
+    assert mcqa("courses", "--remove", "os").status == 0
+    assert "No course is indexed yet" in mcqa("courses").out
+    assert len(list(folder.glob("*.pdf"))) == 4
+
+
+def test_ask_reads_standard_input_and_prints_json(mcqa, indexed: Path, lm: LanguageModel) -> None:  # type: ignore[no-untyped-def]
+    piped = mcqa("ask", "-", "--json", "--course", "operating-systems", stdin=QUESTION)
+    record = json.loads(piped.out)
+    assert sum(record["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+    assert record["sources"][0]["document"] == "02-memory.pdf"
+    bare = json.loads(mcqa("ask", "--json", "--no-course", "--scoring", "letter", stdin=QUESTION).out)
+    assert bare["sources"] == []
+    assert bare["scoring"] == "letter"
+    assert json.loads(mcqa("ask", QUESTION, "--json", "--passages", "1").out)["sources"][0]["page_first"] == 2
+
+
+def test_ask_in_a_terminal_takes_one_question_after_another(mcqa, indexed: Path, lm: LanguageModel, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal(f"{QUESTION}\n\nno options here\n\nIs it?\nA. yes\nB. no\n"))
+    result = mcqa("ask")
+    assert result.status == 0
+    assert len(re.findall(r"Answer: [A-D]", result.out)) == 2
+    assert "no options found" in result.err
+
+
+def test_batch_ends_with_accuracy_and_its_interval(mcqa, indexed: Path, lm: LanguageModel, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    output = tmp_path / "answers.jsonl"
+    result = mcqa("batch", CORPUS / "operating-systems" / "questions.jsonl", "-o", output, "--course", "operating-systems")
+    assert result.status == 0
+    assert re.search(r"Accuracy \d+\.\d % \(95 % interval \d+\.\d-\d+\.\d %, n = 25\)", result.out)
+    records = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [record["id"] for record in records] == [f"os-{n:02}" for n in range(1, 26)]
+    refused = mcqa("batch", CORPUS / "operating-systems" / "questions.jsonl", "-o", output, "--no-course")
+    assert (refused.status, "already exists" in refused.err) == (1, True)
+
+
+def test_a_batch_with_a_bad_line_answers_the_rest_and_says_which(mcqa, home: Path, lm: LanguageModel, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    source = tmp_path / "q.jsonl"
+    good = json.dumps({"question": "Is it?", "choices": ["yes", "no"], "answer": "A"})
+    source.write_text("\n".join([good] * 6 + ["{bad"] + [good]), encoding="utf-8")
+    result = mcqa("batch", source, "-o", tmp_path / "o.jsonl", "--no-course", "--json")
+    assert result.status == 1
+    assert f"{source} line 7: not valid JSON" in result.err
+    summary = json.loads(result.out)
+    assert (summary["rows"], summary["keyed"]) == (8, 7)
+    assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 8
+
+
+@pytest.mark.usefixtures("indexed")
+def test_every_mistake_is_one_line_with_a_remedy(mcqa, tmp_path: Path, make_pdf) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "empty").mkdir()
+    make_pdf(tmp_path / "blank" / "scan.pdf", "#rect()")
+    (tmp_path / "bad.jsonl").write_text("{}\n")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("name: x\nmodel: y\ndata: []\ntuning: {learning_rate: 5e-5, epoch: 3}\n")
+    cases: list[tuple[tuple[object, ...], str]] = [
+        (("index", tmp_path / "empty", "-c", "x"), "put the course's PDFs there"),
+        (("index", tmp_path / "nowhere", "-c", "x"), "does not exist; give the folder"),
+        (("index", tmp_path / "blank", "-c", "x"), "scan.pdf: no page has text"),
+        (("index", tmp_path, "-c", "../x"), "cannot be a course name"),
+        (("ask", QUESTION, "-c", "operating-sistems"), "did you mean 'operating-systems'"),
+        (("ask", "What is this?"), "no options found"),
+        (("ask", "What is this? A. lonely"), "only one option"),
+        (("ask", QUESTION, "--model", "./no-such-model"), "no model folder"),
+        (("batch", tmp_path / "none.jsonl", "-o", "x.jsonl"), "cannot be read"),
+        (("batch", tmp_path / "a.docx", "-o", "x.jsonl"), "unknown kind of question file"),
+        (("courses", "--remove", "nope"), "no course 'nope'"),
+    ]
+    for arguments, message in cases:
+        result = mcqa(*arguments)
+        assert result.status == 1, arguments
+        *before, last = result.err.splitlines()
+        assert last.startswith("error: ")
+        assert message in last
+        assert all(line.startswith("Indexing ") for line in before), result.err
+    result = mcqa("validate", recipe, main=training_cli.main)
+    assert result.status == 1
+    assert "unknown key 'tuning.epoch', did you mean 'epochs'?" in result.err
+    assert "'data'" in result.err
+
+
+def test_without_a_course_the_first_step_is_named(mcqa, home: Path) -> None:  # type: ignore[no-untyped-def]
+    result = mcqa("ask", QUESTION)
+    assert result.status == 1
+    assert "mcqa index FOLDER --course NAME" in result.err
+
+
+@pytest.mark.usefixtures("home")
+def test_wrong_usage_is_status_2(mcqa) -> None:  # type: ignore[no-untyped-def]
+    for arguments in (
+        ("frobnicate",),
+        ("index",),
+        ("ask", QUESTION, "--passages", "-1"),
+        ("ask", QUESTION, "-c", "x", "--no-course"),
+    ):
+        assert mcqa(*arguments).status == 2, arguments
+
+
+def test_terminal_control_characters_in_a_question_are_not_printed(mcqa, home: Path, lm: LanguageModel) -> None:  # type: ignore[no-untyped-def]
+    shown = mcqa("ask", "Is \x1b[31m[bold]this[/bold] red? A. yes \x07 B. no", "--no-course").out
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert "[bold]this[/bold]" in shown
+
+
+def test_an_unwritable_data_folder_is_said(mcqa, monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("MCQA_HOME", str(tmp_path / "file" / "home"))
+    result = mcqa("index", CORPUS / "operating-systems", "-c", "os")
+    assert (result.status, "set MCQA_HOME" in result.err) == (1, True)
+
+
+def test_the_version_is_told() -> None:
+    shown = subprocess.run(
+        [Path(sys.executable).with_name("mcqa"), "--version"], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert re.fullmatch(r"mcqa \d+\.\d+\.\d+\n", shown.stdout)
