@@ -13,6 +13,7 @@ help:
 	@echo "make test     run the tests"
 	@echo "make check    format, lint, types, sample courses and tests"
 	@echo "make format   rewrite the code in the project's format"
+	@echo "make benchmark    index a textbook and answer its questions, with figures"
 	@echo "make corpus   typeset the sample courses again"
 	@echo "make test-browser   install Chromium (Debian, as root) and run the browser tests"
 
@@ -50,7 +51,6 @@ format: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/python corpus/build.py --check
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
@@ -61,6 +61,10 @@ corpus: $(VENV)/.installed-dev
 test-browser: $(VENV)/.installed-dev
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
 	$(BIN)/python -m pytest tests/browser
+
+# A real textbook with its own questions, by default from the folder beside the repository (see benchmarks/textbook.py).
+benchmark: $(VENV)/.installed
+	$(BIN)/python benchmarks/textbook.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

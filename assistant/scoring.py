@@ -147,7 +147,7 @@ def _packed(model: Any, encoded: Encoded) -> "list[torch.Tensor]":
     at = {position: index for index, position in enumerate(keep)}
     logs = logits.log_softmax(-1)[torch.tensor([at[position] for position in wanted], device=device)]
     targets = torch.tensor(row[prefix:], device=device)
-    return list(torch.split(logs.gather(-1, targets[:, None])[:, 0], lengths))  # type: ignore[no-untyped-call]
+    return list(torch.split(logs.gather(-1, targets[:, None])[:, 0], lengths))
 
 
 def _batched(model: Any, encoded: Encoded) -> "list[torch.Tensor]":
