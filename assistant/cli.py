@@ -133,8 +133,10 @@ def courses(
 
     out = render.console()
     if remove is not None:
-        Course.open(remove, check=False).remove()
-        out.print(render.plain(f"Removed the index of course {remove}."))
+        course = Course.open(remove, check=False)
+        folder = course.folder
+        course.remove()
+        out.print(render.plain(f"Removed the index of course {remove}; its PDFs stay in {folder}"), soft_wrap=True)
         return
     found = [Course.open(name, check=False) for name in course_names()]
     if verify:

@@ -124,10 +124,15 @@ def index_uploads(name: str, uploads: Sequence[str], on_progress: Callable[[Prog
     name = name.strip()
     if not name:
         raise CourseError("name the course first")
-    folder = Course.open(name).folder if name in course_names() else Course(name).material
-    if not uploads and not folder.is_dir():
+    known = name in course_names()
+    folder = Course.open(name).folder if known else Course(name).material
+    if known and not folder.is_dir():
+        raise CourseError(f"the folder of course '{name}' is not there any more: {folder}; bring it back, or index it anew")
+    if not uploads and not known:
         raise CourseError(f"course '{name}' is new; choose PDFs to upload")
     sources = {_safe_name(upload): Path(upload) for upload in uploads}
+    if len(sources) < len(uploads):
+        raise UserError("two of the files have the same name; rename one, or upload them one after the other")
     for target, source in sources.items():
         with source.open("rb") as file:
             if b"%PDF-" not in file.read(1024):

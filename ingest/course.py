@@ -3,10 +3,9 @@
 import hashlib
 import json
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,10 +121,12 @@ class Course:
         return self._store.verify()
 
     def remove(self) -> None:
-        """Delete the index (and uploads kept with it). The folder of material that it follows is not touched."""
+        """Delete the index. The PDFs it was made from stay where they are, those uploaded to `material` too."""
         with self._locked():
             self._store.discard()
-        shutil.rmtree(self._store.folder)
+        (self._store.folder / "lock").unlink(missing_ok=True)
+        with suppress(OSError):  # not empty: uploads are kept
+            self._store.folder.rmdir()
 
     def sync(
         self, folder: Path, *, rebuild: bool = False, on_progress: Callable[[Progress], None] = lambda _: None

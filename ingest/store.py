@@ -92,7 +92,7 @@ class Store:
 
     def create(self, meta: dict[str, str]) -> None:
         """Begin an empty index that remembers `meta` (what built it)."""
-        with self._connect() as db:
+        with self._connect(mode="rwc") as db:
             db.executescript("BEGIN;" + _SCHEMA)
             db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
 
@@ -253,9 +253,13 @@ class Store:
         return client.get_or_create_collection("passages", embedding_function=None, configuration={"hnsw": {"space": "cosine"}})
 
     @contextmanager
-    def _connect(self) -> Iterator[sqlite3.Connection]:
-        """Open a connection for one transaction: committed when the block ends well, else rolled back."""
-        with self._translated(), closing(sqlite3.connect(self._database, timeout=30)) as db:
+    def _connect(self, mode: str = "rw") -> Iterator[sqlite3.Connection]:
+        """Open a connection for one transaction: committed when the block ends well, else rolled back.
+
+        The file is only made with mode "rwc": opening an index that is not there must not begin one.
+        """
+        address = f"{self._database.absolute().as_uri()}?mode={mode}"
+        with self._translated(), closing(sqlite3.connect(address, timeout=30, uri=True)) as db:
             db.execute("PRAGMA journal_mode = WAL")
             with db:
                 yield db

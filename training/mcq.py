@@ -154,8 +154,10 @@ def _scores(lm: LanguageModel, example: Example) -> "torch.Tensor":
 
 
 def _with_lora(model: Any, tuning: Tuning) -> Any:
-    from peft import LoraConfig, get_peft_model
-
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise UserError("LoRA needs the package peft; run: pip install 'mcqa-assistant[train]'") from error
     config = LoraConfig(
         r=tuning.rank,
         lora_alpha=tuning.alpha,

@@ -45,6 +45,19 @@ def test_uploads_go_to_the_folder_that_the_course_follows(home: Path, folder: Pa
     Course("os").sync(folder)
     index_uploads("os", [str(make_pdf(tmp_path / "extra.pdf", "An extra page."))], ignore)
     assert (folder / "extra.pdf").is_file()
+    before = Course("os").documents()
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(CourseError, match="is not there any more"):
+        index_uploads("os", [str(tmp_path / "extra.pdf")], ignore)
+    assert Course("os").documents() == before
+
+
+def test_removing_a_course_keeps_its_uploads(home: Path, tmp_path: Path, make_pdf: MakePdf) -> None:
+    index_uploads("birds", [str(make_pdf(tmp_path / "a.pdf", "Herons wade."))], ignore)
+    kept = Course.open("birds").folder / "a.pdf"
+    Course.open("birds").remove()
+    assert course_names() == []
+    assert kept.is_file()
 
 
 def test_bad_uploads_are_refused_before_anything_is_stored(home: Path, tmp_path: Path, make_pdf: MakePdf) -> None:
@@ -53,6 +66,9 @@ def test_bad_uploads_are_refused_before_anything_is_stored(home: Path, tmp_path:
     good = make_pdf(tmp_path / "good.pdf", "Good.")
     with pytest.raises(UserError, match=r"fake\.pdf is not a PDF"):
         index_uploads("x", [str(good), str(fake)], ignore)
+    twin = make_pdf(tmp_path / "other" / "good.pdf", "Another.")
+    with pytest.raises(UserError, match="same name"):
+        index_uploads("x", [str(good), str(twin)], ignore)
     for name, uploads, message in (
         ("", [str(good)], "name the course"),
         ("x", [], "choose PDFs"),
