@@ -34,7 +34,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: $(VENV)/.installed
 	@for course in $(COURSES); do $(BIN)/mcqa index corpus/$$course --course $$course || exit 1; done
 	@echo
-	$(BIN)/mcqa ask --course operating-systems "A process has been waiting for data from disk. Which state does it enter when the data have arrived? A. New B. Terminated C. Running D. Ready"
+	$(BIN)/mcqa ask --course operating-systems "The processor is mostly idle because nearly all processes keep waiting for pages to be loaded. Which measure is appropriate? A. Admitting some additional processes B. Making the scheduling quantum shorter C. Raising the priority of faulting processes D. Swapping out one of the processes"
 
 ui: $(VENV)/.installed
 	$(BIN)/mcqa ui
