@@ -63,7 +63,7 @@ def answer(result: Answer, course: str | None) -> RenderableType:
 
 def _source(number: int, hit: Hit) -> RenderableType:
     place = Text.assemble(f"[{number}] ", (f"{hit.passage.document}, {hit.passage.pages}", "bold cyan"))
-    return Group(place, Padding(plain(hit.passage.text), (0, 0, 1, 4)))
+    return Group(place, Padding(plain(hit.passage.text), (0, 0, 1, 4), expand=False))
 
 
 def sync(name: str, report: SyncReport) -> RenderableType:
