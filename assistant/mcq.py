@@ -96,7 +96,7 @@ def _split_key(text: str) -> tuple[str, str | None]:
     head, newline, last = text.rpartition("\n")
     if newline and (match := _KEY.fullmatch(last)):
         return head.rstrip(), match[1]
-    inline = re.search(r"(?<=\s)(?:correct\s+)?answer:\s*([A-Ja-j])?\s*$", text, re.IGNORECASE)
+    inline = re.search(r"(?<=\s)(?:correct\s+)?answer:\s*([A-Ja-j]|10|[1-9])?\s*$", text, re.IGNORECASE)
     return (text[: inline.start()].rstrip(), inline[1]) if inline else (text, None)
 
 
