@@ -58,7 +58,9 @@ def run(application: typer.Typer) -> None:
     try:
         application()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        # One line, and no control characters from a file or a question that the message quotes.
+        message = "".join(character if character.isprintable() else " " for character in str(error))
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -87,7 +89,7 @@ def index(
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Start again from an empty index.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a course hold exactly the PDFs in FOLDER; run it again whenever they change."""
+    """Make a course hold exactly the PDFs in FOLDER."""
     from dataclasses import asdict
 
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -234,7 +236,10 @@ def batch(
     force: Annotated[bool, typer.Option("--force", help="Start over and overwrite the output.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer a file of questions; a run that was stopped is continued by the same command."""
+    """Answer a file of questions; run again to continue.
+
+    Answers are written in the order of the questions. A run that was stopped is continued by the same command.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     from assistant import render

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import StringIO
@@ -102,7 +102,7 @@ def load_model(name: str | None = None, *, on_status: Callable[[str], None] = la
     started = time.perf_counter()
     if name is None or name == EMBEDDED:
         folder = _embedded_folder(on_status)
-        loaded = _load(EMBEDDED, str(folder), _EMBEDDED_CARD, local=True)
+        loaded = _load(EMBEDDED, folder, _EMBEDDED_CARD)
     else:
         folder = Path(name).expanduser()
         local = folder.is_dir()
@@ -110,25 +110,54 @@ def load_model(name: str | None = None, *, on_status: Callable[[str], None] = la
             raise ModelError(f"no model folder {folder}; give a folder with config.json, a Hub name, or '{EMBEDDED}'")
         if local and not (folder / "config.json").is_file():
             raise ModelError(f"{folder} holds no model (no config.json); give the folder that save_pretrained wrote")
-        loaded = _load(name, str(folder) if local else name, _read_card(folder), local=local)
+        if not local:
+            folder = _fetch(name)
+        loaded = _load(name, folder, _read_card(folder))
     loaded.seconds_to_load = time.perf_counter() - started
     return loaded
 
 
-def _load(name: str, source: str, card: Card, *, local: bool) -> LanguageModel:
+def _fetch(name: str) -> Path:
+    """Return the cache's folder of the Hub model `name`, downloaded if need be; raises ModelError, in seconds, if not."""
+    import logging
+
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    # What stands in the cache is used as it is: no look at the network, and the same weights every time.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    remedy = f"give a folder with safetensors weights, or '{EMBEDDED}'"
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    try:
+        with suppress(LocalEntryNotFoundError):
+            cached = Path(snapshot_download(name, allow_patterns=wanted, local_files_only=True))
+            if any(cached.glob("*.safetensors")):  # else a download was cut short
+                return cached
+        HfApi().model_info(name, timeout=10)  # answers at once, where the download would try for a minute
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except HFValidationError as error:
+        raise ModelError(f"'{name}' is neither a folder nor a Hub name; {remedy}") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "no answer"
+        raise ModelError(f"no model '{name}' here, and the Hub does not give it ({status}); {remedy}") from error
+    except Exception as error:  # whatever the HTTP library of the day raises
+        raise ModelError(f"no model '{name}' here, and the Hub cannot be reached; {remedy}") from error
+
+
+def _load(name: str, folder: Path, card: Card) -> LanguageModel:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     silence_transformers()
     device = pick_device()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=pick_dtype(device), use_safetensors=True, local_files_only=local, trust_remote_code=False
+            folder, dtype=pick_dtype(device), use_safetensors=True, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        what = f"the model in {source} cannot be loaded" if local else f"no model '{source}' here or on the Hub"
-        raise ModelError(f"{what}; use a folder with safetensors weights or '{EMBEDDED}' ({reason})") from error
+        remedy = f"use a folder with safetensors weights or '{EMBEDDED}'"
+        raise ModelError(f"the model in {folder} cannot be loaded; {remedy} ({reason})") from error
     return LanguageModel(name, model.to(device).eval(), tokenizer, card)
 
 

@@ -85,7 +85,9 @@ def sync(name: str, report: SyncReport) -> RenderableType:
 
 def courses(rows: Sequence[tuple[str, str, Sequence[DocumentRecord]]]) -> RenderableType:
     """Show (name, folder, documents) of each course as a table, the files that could not be read below it."""
-    table = Table("Course", "Documents", "Pages", "Passages", "Folder", box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("Course", "Documents", "Pages", "Passages", "Folder"):
+        table.add_column(heading, overflow="fold", justify="left" if heading in ("Course", "Folder") else "right")
     failed = []
     for name, folder, documents in rows:
         indexed = [document for document in documents if document.status == "indexed"]

@@ -182,7 +182,7 @@ def _shown(function: Callable[P, T]) -> Callable[P, T]:
 def create_app(load: Callable[[], LanguageModel] = load_model) -> gr.Blocks:
     """Build the page without starting it; `load` gives the model when the first question needs it."""
     page = Page(load)
-    with gr.Blocks(title="mcqa", analytics_enabled=False) as app:
+    with gr.Blocks(title="mcqa", analytics_enabled=False, delete_cache=(3600, 3600)) as app:  # uploads were copied
         gr.Markdown(
             "# Course questions\nPaste a multiple-choice question: the letter, how sure it is, and the page it rests on."
         )
@@ -285,4 +285,4 @@ def serve(*, host: str, port: int, model: str | None, open_browser: bool) -> Non
         print(f"The page is at http://{host}:{port} (Ctrl+C stops it)", flush=True)
         app.block_thread()
     except OSError as error:
-        raise UserError(f"cannot listen on {host}:{port} ({error}); choose another --port") from error
+        raise UserError(f"cannot listen on {host}:{port}, which something else may be using; choose another --port") from error

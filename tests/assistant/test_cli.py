@@ -195,6 +195,9 @@ def test_terminal_control_characters_in_a_question_are_not_printed(mcqa, home: P
     assert "\x1b" not in shown
     assert "\x07" not in shown
     assert "[bold]this[/bold]" in shown
+    refused = mcqa("ask", "Is it? A. yes \x1b[2J", "--course", "\x1b[31m")
+    assert refused.status == 1
+    assert "\x1b" not in refused.err
 
 
 def test_an_unwritable_data_folder_is_said(mcqa, monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -58,10 +58,20 @@ def test_a_model_that_is_not_there_is_named_with_the_remedy(home: Path, tmp_path
         "./missing": "no model folder",
         str(tmp_path / "empty"): "no config.json",
         str(tmp_path / "hollow"): "cannot be loaded",
-        "nobody/nothing-of-the-kind": "no model 'nobody/nothing-of-the-kind' here or on the Hub",
+        "nobody/nothing-of-the-kind": "no model 'nobody/nothing-of-the-kind' here",
+        "what is this": "neither a folder nor a Hub name",
     }.items():
         with pytest.raises(ModelError, match=message):
             load_model(name)
+
+
+def test_a_hub_that_cannot_be_reached_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
+    with pytest.raises(ModelError, match="the Hub cannot be reached; give a folder"):
+        load_model("nobody/nothing-of-the-kind")
 
 
 def test_missing_or_damaged_weights_name_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
