@@ -1,6 +1,7 @@
 """Index a textbook and answer its own questions, with and without retrieval, by letter and by cloze.
 
-    python benchmarks/textbook.py [--book NAME] [--data FOLDER] [--model MODEL] [--limit N]
+    python benchmarks/textbook.py [--book NAME] [--data FOLDER] [--model MODEL] [--limit N] [--run cloze:3 ...]
+                                  [--passage-tokens N --overlap-tokens N] [--normalization sum|token|byte] [--temperature T]
 
 FOLDER/textbooks/NAME.pdf and NAME.jsonl are read (default: introduction-sociology below ../shared/data or $MCQA_DATA).
 Prints Markdown: indexing speed and memory, then accuracy with its 95 % interval, calibration error, and seconds a question.
@@ -15,8 +16,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-SETTINGS = [("cloze", 3), ("cloze", 0), ("letter", 3), ("letter", 0)]
+RUNS = ["cloze:3", "cloze:0", "letter:3", "letter:0"]
 
 
 def main() -> int:
@@ -27,6 +29,11 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("MCQA_DATA") or root.parent / "shared" / "data"))
     parser.add_argument("--model", default=None)
     parser.add_argument("--limit", type=int, default=None, help="only the first N questions")
+    parser.add_argument("--run", action="append", help="scoring:passages, as in cloze:3; may be repeated")
+    parser.add_argument("--passage-tokens", type=int, default=None)
+    parser.add_argument("--overlap-tokens", type=int, default=None)
+    parser.add_argument("--normalization", choices=["sum", "token", "byte"], default=None)
+    parser.add_argument("--temperature", type=float, default=None)
     arguments = parser.parse_args()
     pdf, questions = (arguments.data / "textbooks" / f"{arguments.book}{suffix}" for suffix in (".pdf", ".jsonl"))
     if not pdf.is_file() or not questions.is_file():
@@ -37,16 +44,19 @@ def main() -> int:
     from assistant.formats import read_mcqs
     from assistant.model import load_model
     from assistant.stats import percent_with_interval
+    from ingest.chunk import SplitSettings
     from ingest.course import Course
 
     mcqs = [row.mcq for row in read_mcqs(questions) if row.mcq][: arguments.limit]
     lm = load_model(arguments.model)
+    lm.card = lm.card.model_copy(update=_given(arguments, "normalization", "temperature"))
+    settings = SplitSettings(**_given(arguments, "passage_tokens", "overlap_tokens"))
     with tempfile.TemporaryDirectory() as home:
         os.environ["MCQA_HOME"] = home  # a new index, whatever the user has
         folder = Path(home) / "book"
         folder.mkdir()
         shutil.copy(pdf, folder)
-        course = Course("book")
+        course = Course("book", settings=settings)
         course.warm_up()
         before = _peak_memory()
         report = course.sync(folder)
@@ -59,7 +69,8 @@ def main() -> int:
         )
         print("| scoring | passages | accuracy | calibration error (10 bins) | mean letter mass | s a question, median | p95 |")
         print("|---|---|---|---|---|---|---|")
-        for scoring, passages in SETTINGS:
+        for run in arguments.run or RUNS:
+            scoring, passages = run.split(":")[0], int(run.split(":")[1])
             assistant = Assistant(lm, course if passages else None, scoring=scoring, passages=passages)  # type: ignore[arg-type]
             answers: list[Answer] = []
             started = time.perf_counter()
@@ -79,6 +90,10 @@ def main() -> int:
             print(f"{scoring} {passages}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
         print(f"\nPeak memory of the whole run: {_peak_memory():.1f} GiB.")
     return 0
+
+
+def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
 
 
 def _calibration_error(answers: list) -> float:  # type: ignore[type-arg]
