@@ -13,7 +13,7 @@ help:
 	@echo "make test     run the tests"
 	@echo "make check    format, lint, types, sample courses and tests"
 	@echo "make format   rewrite the code in the project's format"
-	@echo "make benchmark    index a textbook and answer its questions, with figures"
+	@echo "make benchmark    figures for the sample courses, and for a textbook where one is at hand"
 	@echo "make corpus   typeset the sample courses again"
 	@echo "make test-browser   install Chromium (Debian, as root) and run the browser tests"
 
@@ -62,8 +62,9 @@ test-browser: $(VENV)/.installed-dev
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
 	$(BIN)/python -m pytest tests/browser
 
-# A real textbook with its own questions, by default from the folder beside the repository (see benchmarks/textbook.py).
+# The textbook is read from the folder beside the repository or $MCQA_DATA, and skipped where it is missing.
 benchmark: $(VENV)/.installed
+	$(BIN)/python benchmarks/retrieval.py
 	$(BIN)/python benchmarks/textbook.py
 
 clean:

@@ -265,8 +265,14 @@ def _courses_tab(app: gr.Blocks) -> None:
 
 
 def serve(*, host: str, port: int, model: str | None, open_browser: bool) -> None:
-    """Open the page on `host`:`port` and serve it until interrupted; raises UserError where the port is taken."""
-    app = create_app(lambda: load_model(model))
+    """Open the page on `host`:`port` and serve it until interrupted.
+
+    Raises ModelError where the model cannot be loaded, and UserError where the port is taken, before anyone sees the page.
+    """
+    print("Loading the models ...", flush=True)
+    lm = load_model(model, on_status=lambda status: print(status + " ...", flush=True))
+    Course.warm_up()
+    app = create_app(lambda: lm)
     try:
         app.queue(default_concurrency_limit=4).launch(
             server_name=host,

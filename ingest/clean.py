@@ -98,4 +98,5 @@ def _ends_paragraph(line: str, following: str, full: int) -> bool:
 
 
 def _is_cjk(character: str) -> bool:
-    return unicodedata.east_asian_width(character) in "WF"
+    """Say whether `character` belongs to a script written without spaces; Korean is wide, but has them."""
+    return unicodedata.east_asian_width(character) in "WF" and not "\uac00" <= character <= "\ud7a3"

@@ -106,7 +106,8 @@ class Course:
         state = [self._identity(), [[record.path, record.sha256] for record in self.documents()]]
         return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
-    def warm_up(self) -> None:
+    @staticmethod
+    def warm_up() -> None:
         """Load what `search` needs, so that the first search is as fast as the others."""
         load_embedder()
 

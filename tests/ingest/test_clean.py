@@ -53,8 +53,11 @@ def test_a_line_that_stands_on_two_pages_only_is_no_running_head() -> None:
     assert clean_pages(pages)[0].startswith("Summary")
 
 
-def test_chinese_lines_are_joined_without_spaces_and_arabic_is_left_alone() -> None:
+def test_scripts_are_joined_as_they_are_written() -> None:
     assert clean("操作系统管理计算机的硬\n件资源并且提供服务") == "操作系统管理计算机的硬件资源并且提供服务"
+    assert (
+        clean("운영 체제는 컴퓨터의 자원을\n관리하는 소프트웨어이다") == "운영 체제는 컴퓨터의 자원을 관리하는 소프트웨어이다"
+    )
     arabic = "مرحبا بالعالم"
     assert clean(arabic) == arabic
 
