@@ -107,7 +107,7 @@ def load_model(name: str | None = None, *, on_status: Callable[[str], None] = la
         folder = Path(name).expanduser()
         local = folder.is_dir()
         if not local and (folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
-            raise ModelError(f"no model folder {folder}; give a folder with config.json, a Hub name, or '{EMBEDDED}'")
+            raise ModelError(f"no model folder {name}; give a folder with config.json, a Hub name, or '{EMBEDDED}'")
         if local and not (folder / "config.json").is_file():
             raise ModelError(f"{folder} holds no model (no config.json); give the folder that save_pretrained wrote")
         if not local:

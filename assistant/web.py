@@ -216,8 +216,9 @@ def _ask_tab(app: gr.Blocks, page: Page) -> None:
         queue=False,
         api_visibility="private",
     )
-    ask.click(
-        _shown(page.ask),
+    gr.on(
+        [ask.click, pasted.submit],
+        page.ask,
         [course, pasted, stem, options],
         answer,
         concurrency_limit=1,
