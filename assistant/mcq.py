@@ -60,7 +60,7 @@ _KEY = re.compile(
 
 
 def parse_question(text: str) -> MCQ:
-    """Parse a pasted question: its stem, then options labelled "A.", "A)", "(a)", "1." and the like.
+    """Parse a pasted question: its stem, then options labeled "A.", "A)", "(a)", "1." and the like.
 
     Options stand one to a line, or run on in one line, with or without "Question:", "Options:" and "Answer:" around them.
     A letter after "Answer:" becomes the key. Raises QuestionError that says what is missing.
@@ -83,12 +83,12 @@ def parse_question(text: str) -> MCQ:
 
 
 def letter_of_label(label: str, labels: Sequence[str]) -> str:
-    """Return the letter of the option labelled `label` among `labels`; raises QuestionError where there is none."""
+    """Return the letter of the option labeled `label` among `labels`; raises QuestionError where there is none."""
     wanted = label.strip().strip("().[]:").upper()
     for letter, known in zip(LETTERS, labels, strict=False):
         if known.upper() == wanted:
             return letter
-    raise QuestionError(f"the key is '{label}', but the options are labelled {', '.join(labels)}")
+    raise QuestionError(f"the key is '{label}', but the options are labeled {', '.join(labels)}")
 
 
 def _split_key(text: str) -> tuple[str, str | None]:

@@ -32,7 +32,7 @@ def clean_pages(raw: Sequence[str]) -> list[str]:
 
 
 def _lines(text: str) -> list[str]:
-    """Normalise characters and return the page's non-empty lines, inner white space collapsed."""
+    """Normalize characters and return the page's non-empty lines, inner white space collapsed."""
     text = _CONTROL.sub("", text.translate(_PLAIN).replace("\r", "\n"))
     text = unicodedata.normalize("NFC", text)
     # A soft hyphen that was printed is a word's break at a line's end, and a plain hyphen within a line.

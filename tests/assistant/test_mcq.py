@@ -11,12 +11,12 @@ OPTIONS = ("Oxygen", "Carbon dioxide", "Nitrogen gas, N2")
 
 
 def lines(label: str) -> str:
-    """The options one to a line, labelled like `label` with "x" for the letter and "1" for the number."""
-    labelled = [
+    """The options one to a line, labeled like `label` with "x" for the letter and "1" for the number."""
+    labeled = [
         label.replace("X", LETTERS[i]).replace("x", LETTERS[i].lower()).replace("1", str(i + 1)) + f" {option}"
         for i, option in enumerate(OPTIONS)
     ]
-    return "\n".join([STEM, *labelled])
+    return "\n".join([STEM, *labeled])
 
 
 @pytest.mark.parametrize("label", ["X.", "X)", "(X)", "x.", "x)", "(x)", "1.", "1)", "(1)", "X:", "[X]", "- X.", "  X. "])
