@@ -136,7 +136,7 @@ class Course:
 
         Files are compared by content. A PDF that cannot be read is reported and the rest is indexed. `rebuild` starts
         from an empty index. Raises CourseError where the folder is missing or holds no PDF, where none of its PDFs
-        gives text, where the course follows another folder that still exists, or where another sync is running.
+        gives text, where the course follows another folder with other files, or where another sync is running.
         """
         started = time.perf_counter()
         folder = folder.expanduser().resolve()
@@ -145,8 +145,9 @@ class Course:
             if rebuild:
                 self._store.discard()
             new = not self._store.exists
-            self._prepare(folder)
-            report = self._apply(files, on_progress)
+            hashes = {name: _sha256(path) for name, path in files.items()}
+            self._prepare(folder, hashes)
+            report = self._apply(files, hashes, on_progress)
             useless = all(record.status != "indexed" for record in self.documents())
             if useless and new:
                 self._store.discard()  # a course that never held anything is none
@@ -156,9 +157,8 @@ class Course:
             raise CourseError(f"nothing could be indexed from {folder}: {reasons}")
         return report
 
-    def _apply(self, files: dict[str, Path], on_progress: Callable[[Progress], None]) -> SyncReport:
+    def _apply(self, files: dict[str, Path], hashes: dict[str, str], on_progress: Callable[[Progress], None]) -> SyncReport:
         known = {record.path: record for record in self._store.documents()}
-        hashes = {name: _sha256(path) for name, path in files.items()}
         report = SyncReport()
         todo = []
         for name, path in files.items():
@@ -234,15 +234,16 @@ class Course:
                     f'rebuild it: mcqa index "{meta.get("folder", "FOLDER")}" --course "{self.name}" --rebuild'
                 )
 
-    def _prepare(self, folder: Path) -> None:
-        """Create the index, or check that it is this folder's."""
+    def _prepare(self, folder: Path, hashes: dict[str, str]) -> None:
+        """Create the index, or check that it is this folder's: the one it follows, the same moved, or a copy of it."""
         if not self._store.exists:
             self._store.create({**self._identity(), "folder": str(folder)})
             return
         self._check_identity()
         followed = self.folder
         if followed != folder:
-            if followed.is_dir():
+            is_copy = hashes == {record.path: record.sha256 for record in self._store.documents()}
+            if followed.is_dir() and not is_copy:
                 raise CourseError(
                     f"course '{self.name}' follows {followed}, not {folder}; choose another name with --course, "
                     "or let it follow the new folder with --rebuild"

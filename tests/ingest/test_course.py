@@ -161,6 +161,18 @@ def test_a_folder_that_moved_is_followed(tmp_path: Path, folder: Path) -> None:
     assert course.folder == moved
 
 
+def test_a_copy_of_the_folder_is_followed_and_other_files_are_not(tmp_path: Path, folder: Path) -> None:
+    course = Course("os")
+    course.sync(folder)
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    assert len(course.sync(copy).unchanged) == 3
+    assert course.folder == copy
+    (folder / "02-memory.pdf").unlink()
+    with pytest.raises(CourseError, match="follows"):
+        course.sync(folder)
+    assert len(course.documents()) == 3
+
+
 def test_an_index_of_another_embedder_is_refused_with_the_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     course = Course("os")
     course.sync(folder)
