@@ -1,8 +1,10 @@
 """Pages → passages: pieces that the embedder reads whole, each with its place in the document."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from itertools import accumulate
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -61,9 +63,7 @@ def split(pages: Sequence[Page], settings: SplitSettings, count_tokens: Callable
     Every piece is `document_text(pages)[start:end]`; together they hold every character that is not white space.
     `count_tokens` tells the length of a text as the embedder counts it, its own marks aside.
     """
-    from langchain_text_splitters import RecursiveCharacterTextSplitter
-
-    splitter = RecursiveCharacterTextSplitter(
+    splitter = _placing_splitter()(
         separators=_SEPARATORS,
         is_separator_regex=True,
         keep_separator="end",
@@ -78,13 +78,57 @@ def split(pages: Sequence[Page], settings: SplitSettings, count_tokens: Callable
         return pages[bisect_right(offsets, character) - 1].number
 
     pieces = []
-    search_from = 0
     for chunk in splitter.split_text(text):
-        # The splitter's own start index assumes an overlap in characters; ours is in tokens.
-        start = text.index(chunk, search_from)
-        search_from = start + 1
-        end = start + len(chunk)
+        end = chunk.start + len(chunk)
         pieces.append(
-            Piece(text=chunk, start=start, end=end, page_first=page_of(start), page_last=page_of(max(start, end - 1)))
+            Piece(
+                text=str(chunk),
+                start=chunk.start,
+                end=end,
+                page_first=page_of(chunk.start),
+                page_last=page_of(max(chunk.start, end - 1)),
+            )
         )
     return pieces
+
+
+class _Placed(str):
+    """A part of a text that knows where in it it starts."""
+
+    __slots__ = ("start",)
+    start: int
+
+    @classmethod
+    def at(cls, start: int, text: str) -> "_Placed":
+        part = cls(text)
+        part.start = start
+        return part
+
+
+@cache
+def _placing_splitter() -> Any:
+    """Return RecursiveCharacterTextSplitter made to return _Placed passages, for one `split_text` an instance.
+
+    The splitter's own start index searches for each passage's text from a position counted in characters, while our
+    overlap is in tokens; and any search can find an earlier place with the same words, and so the wrong page. The
+    splitter merges small parts, which reach it in the order of the text and without gaps: so their places are known.
+    """
+    from langchain_text_splitters import RecursiveCharacterTextSplitter
+
+    class PlacingSplitter(RecursiveCharacterTextSplitter):
+        _at = 0
+
+        def _merge_splits(self, splits: Iterable[str], separator: str) -> list[str]:
+            placed = []
+            for part in splits:
+                placed.append(_Placed.at(self._at, part))
+                self._at += len(part)
+            return super()._merge_splits(placed, separator)
+
+        def _join_docs(self, docs: list[str], separator: str) -> str | None:
+            joined = separator.join(docs)
+            start = docs[0].start if docs else 0  # type: ignore[attr-defined]  # _merge_splits placed them
+            stripped = joined.strip()
+            return _Placed.at(start + len(joined) - len(joined.lstrip()), stripped) if stripped else None
+
+    return PlacingSplitter

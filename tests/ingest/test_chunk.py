@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -15,6 +15,8 @@ def words(text: str) -> int:
 
 
 @settings(max_examples=200)
+@example(["a a 。a", "a a 。a", "a a 。a", "a 。a 。a"], 16, 0)  # the last passage's words stand in the one before, too
+@example(["a a a a. " * 40], 16, 8)
 @given(st.lists(WORDS, min_size=1, max_size=5), st.integers(16, 40), st.integers(0, 8))
 def test_pieces_are_slices_that_cover_the_document_within_the_budget(texts: list[str], size: int, overlap: int) -> None:
     pages = [Page(number, text) for number, text in enumerate(texts, start=1)]
