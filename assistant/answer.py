@@ -2,10 +2,10 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from assistant.mcq import MCQ
-from assistant.model import LanguageModel
+from assistant.model import LanguageModel, ScoringKind
 from assistant.prompt import Prompt, render
 from assistant.scoring import encode, score_letters, score_texts
 from ingest.course import Course, Hit
@@ -68,7 +68,7 @@ class Assistant:
         lm: LanguageModel,
         course: Course | None = None,
         *,
-        scoring: Literal["letter", "cloze"] | None = None,
+        scoring: ScoringKind | None = None,
         passages: int | None = None,
     ) -> None:
         """`scoring` and `passages` (how many the prompt shows) default to what the model's card says."""

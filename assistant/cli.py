@@ -4,7 +4,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -58,13 +58,17 @@ def run(application: typer.Typer) -> None:
     try:
         application()
     except UserError as error:
-        # One line, and no control characters from a file or a question that the message quotes.
-        message = "".join(character if character.isprintable() else " " for character in str(error))
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        _complain(f"error: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _complain(message: str) -> None:
+    """Print one line on standard error, without the control characters of a file or question that it may quote."""
+    printable = "".join(character if character.isprintable() else " " for character in message)
+    print(" ".join(printable.split()), file=sys.stderr)
 
 
 def _version(value: bool) -> None:
@@ -208,7 +212,7 @@ def _converse(assistant: "Assistant", as_json: bool) -> None:
             try:
                 _show(assistant, parse_question("\n".join(lines)), as_json)
             except UserError as error:
-                print(f"error: {error}", file=sys.stderr)
+                _complain(f"error: {error}")
             lines = []
         if ended:
             return
@@ -274,7 +278,7 @@ def batch(
             out.print(f"Accuracy {percent_with_interval(report.correct, report.keyed)}")
     if report.bad:
         for line, reason in report.bad.items():
-            print(f"{file} line {line}: {reason}", file=sys.stderr)
+            _complain(f"{file} line {line}: {reason}")
         raise UserError(
             f"{len(report.bad)} of {report.rows} rows of {file} could not be answered; correct the lines named above"
         )
@@ -297,7 +301,7 @@ def _assistant(
     course: str | None, no_course: bool, model: str | None, scoring: Scoring | None, passages: int | None
 ) -> "Assistant":
     if course is not None and no_course:
-        _usage("--course and --no-course exclude each other")
+        raise typer.BadParameter("--course and --no-course exclude each other")
     chosen = None if no_course else _choose_course(course)
     from assistant.answer import Assistant
     from assistant.model import load_model
@@ -317,7 +321,3 @@ def _choose_course(name: str | None) -> "Course":
     if len(known) > 1:
         raise CourseError(f"choose a course with --course; there are {', '.join(known)}")
     return Course.open(known[0])
-
-
-def _usage(message: str) -> NoReturn:
-    raise typer.BadParameter(message)

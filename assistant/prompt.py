@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from assistant.mcq import MCQ
+from assistant.model import ScoringKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Prompt:
     continuations: tuple[str, ...]
 
 
-def render(mcq: MCQ, passages: Sequence[str], scoring: Literal["letter", "cloze"]) -> Prompt:
+def render(mcq: MCQ, passages: Sequence[str], scoring: ScoringKind) -> Prompt:
     """Render a question with its passages, most relevant last, so that the best stands next to the question.
 
     `letter` lists the options and continues with a letter; `cloze` lists nothing and continues with an option's text.

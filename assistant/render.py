@@ -1,6 +1,5 @@
 """Answers, reports and tables → what the terminal shows. Texts from files are printed as text, never as markup."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,16 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from assistant.answer import Answer
+from ingest.clean import without_control_characters
 from ingest.course import Hit, SyncReport
 from ingest.store import DocumentRecord
 
 _BAR = 30
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def plain(text: str, style: str = "") -> Text:
     """Return `text` without terminal control characters, to be shown as it stands."""
-    return Text(_CONTROL.sub("", text), style=style)
+    return Text(without_control_characters(text), style=style)
 
 
 def answer(result: Answer, course: str | None) -> RenderableType:
@@ -68,14 +67,7 @@ def _source(number: int, hit: Hit) -> RenderableType:
 
 def sync(name: str, report: SyncReport) -> RenderableType:
     """Show what a sync did, the files that could not be read by name."""
-    counts = ", ".join(
-        f"{len(names)} {what}"
-        for what, names in {
-            "new": report.added, "changed": report.changed, "removed": report.removed, "unchanged": report.unchanged,
-        }.items()
-        if names
-    )  # fmt: skip
-    summary = plain(f"Course {name}: {counts or 'nothing new'}")
+    summary = plain(f"Course {name}: {report.counts or 'nothing new'}")
     if report.passages:
         summary.append(f"; {report.pages} pages, {report.passages} passages in {report.seconds:.1f} s")
     lines: list[RenderableType] = [summary]

@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from assistant.model import LanguageModel
+from assistant.model import LanguageModel, Normalization
 from assistant.prompt import Prompt
 from ingest.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
-
-Normalization = Literal["sum", "token", "byte"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,8 +151,7 @@ def _safe_name(upload: str) -> str:
 
 def report_text(name: str, report: SyncReport) -> str:
     """Return what a sync did, in plain text."""
-    kinds = {"new": report.added, "changed": report.changed, "removed": report.removed, "unchanged": report.unchanged}
-    counts = ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items() if names) or "nothing"
+    counts = report.counts or "nothing"
     lines = [f"Course {name}: {counts}; {report.pages} pages read, {report.passages} passages in {report.seconds:.1f} s"]
     return "\n".join(lines + [f"Not indexed: {path}: {reason}" for path, reason in report.failed.items()])
 

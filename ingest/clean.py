@@ -19,6 +19,11 @@ _EDGE_LINES = 2  # a running head or foot stands within this many lines of the p
 _REACH = 4  # ... and repeats within this many pages before or after
 
 
+def without_control_characters(text: str) -> str:
+    """Return `text` without control characters other than newline and tab."""
+    return _CONTROL.sub("", text)
+
+
 def clean_pages(raw: Sequence[str]) -> list[str]:
     """Clean the pages of one document; they belong together because heads and feet are found by their repetition.
 
@@ -33,7 +38,7 @@ def clean_pages(raw: Sequence[str]) -> list[str]:
 
 def _lines(text: str) -> list[str]:
     """Normalize characters and return the page's non-empty lines, inner white space collapsed."""
-    text = _CONTROL.sub("", text.translate(_PLAIN).replace("\r", "\n"))
+    text = without_control_characters(text.translate(_PLAIN).replace("\r", "\n"))
     text = unicodedata.normalize("NFC", text)
     # A soft hyphen that was printed is a word's break at a line's end, and a plain hyphen within a line.
     text = re.sub("\u00ad[ \t]*\n[ \t]*", "", text).replace("\u00ad", "-")

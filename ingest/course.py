@@ -60,6 +60,12 @@ class SyncReport:
     passages: int = 0
     seconds: float = 0.0
 
+    @property
+    def counts(self) -> str:
+        """How many documents of each kind there are, in words, as in "3 new, 1 removed"; failed ones are not counted."""
+        kinds = {"new": self.added, "changed": self.changed, "removed": self.removed, "unchanged": self.unchanged}
+        return ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items() if names)
+
 
 class Course:
     """A named index. `Course(name)` touches no file; `Course.open(name)` insists that it was indexed."""

@@ -9,7 +9,7 @@ os.environ["MCQA_HOME"] = _HOME.name
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,7 +64,7 @@ def make_pdf() -> Callable[[Path, str], Path]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Path:
     """A folder that holds the operating-systems PDFs, for tests that change it."""
     target = tmp_path / "course"
     target.mkdir()

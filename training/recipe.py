@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from assistant.model import Normalization
 from ingest.errors import UserError, did_you_mean
 
 
@@ -42,7 +43,7 @@ class Recipe(_Settings):
     data: tuple[Source, ...] = Field(min_length=1)
     held_out: float = Field(default=0.2, gt=0, lt=1)
     passages: int = Field(default=3, ge=0, le=50)
-    normalization: Literal["sum", "token", "byte"] = "token"
+    normalization: Normalization = "token"
     tuning: Tuning
 
 

@@ -131,13 +131,16 @@ def test_batch_ends_with_accuracy_and_its_interval(mcqa, indexed: Path, lm: Lang
 def test_a_batch_with_a_bad_line_answers_the_rest_and_says_which(mcqa, home: Path, lm: LanguageModel, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     source = tmp_path / "q.jsonl"
     good = json.dumps({"question": "Is it?", "choices": ["yes", "no"], "answer": "A"})
-    source.write_text("\n".join([good] * 6 + ["{bad"] + [good]), encoding="utf-8")
+    hostile = json.dumps({"question": "Is it?", "choices": ["yes", "no"], "answer": "\x1b[2J"})
+    source.write_text("\n".join([good] * 6 + ["{bad", good, hostile]), encoding="utf-8")
     result = mcqa("batch", source, "-o", tmp_path / "o.jsonl", "--no-course", "--json")
     assert result.status == 1
     assert f"{source} line 7: not valid JSON" in result.err
     summary = json.loads(result.out)
-    assert (summary["rows"], summary["keyed"]) == (8, 7)
-    assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 8
+    assert (summary["rows"], summary["keyed"]) == (9, 7)
+    assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 9
+    assert f"{source} line 9: the key is" in result.err
+    assert "\x1b" not in result.err
 
 
 @pytest.mark.usefixtures("indexed")

