@@ -43,11 +43,13 @@ class Answer:
             "sources": [
                 {
                     "document": hit.passage.document,
+                    "heading": hit.passage.heading,
                     "page_first": hit.passage.page_first,
                     "page_last": hit.passage.page_last,
                     "start": hit.passage.start,
                     "end": hit.passage.end,
                     "score": round(hit.score, 6),
+                    "relevance": round(hit.relevance, 4),
                     "text": hit.passage.text,
                 }
                 for hit in self.sources

@@ -14,6 +14,7 @@ from ingest.errors import CourseError, UserError
 if TYPE_CHECKING:
     from assistant.answer import Assistant
     from assistant.mcq import MCQ
+    from ingest.chunk import SplitSettings
     from ingest.course import Course
 
 app = typer.Typer(
@@ -25,6 +26,27 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+evaluate = typer.Typer(help="Measure how good a course's search is.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(evaluate, name="evaluate")
+
+
+class Method(StrEnum):
+    """How passages are found."""
+
+    hybrid = "hybrid"
+    dense = "dense"
+    euclidean = "euclidean"
+    lexical = "lexical"
+
+
+class Query(StrEnum):
+    """What is searched for: the question alone, with all its options, or with each option by itself."""
+
+    question = "question"
+    options = "options"
+    each = "each"
 
 
 class Scoring(StrEnum):
@@ -88,19 +110,51 @@ def _root(
 
 @app.command()
 def index(
-    folder: Annotated[Path, typer.Argument(help="The folder that holds the course's PDFs, in subfolders too.")],
+    folder: Annotated[Path, typer.Argument(help="The folder that holds the course's files, in subfolders too.")],
     course: Annotated[str, typer.Option("--course", "-c", metavar="NAME", help="The name to index it under.")],
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would happen, and change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Agree to the removal of more than half of the documents.")] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Start again from an empty index.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Read again the files that could not be read before.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for another indexing of this course to end.")] = False,
+    password: Annotated[str, typer.Option(metavar="TEXT", help="The password of encrypted PDFs; '-' asks for it.")] = "",
+    ocr: Annotated[bool, typer.Option("--ocr", help="Recognize the text of scanned pages (needs tesseract).")] = False,
+    passage_tokens: Annotated[int | None, typer.Option(min=16, max=254, help="The length of a passage in tokens.")] = None,
+    overlap_tokens: Annotated[int | None, typer.Option(min=0, max=127, help="What two neighbors may share of it.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a course hold exactly the PDFs in FOLDER."""
+    """Make a course hold exactly the files in FOLDER: PDF, DOCX, PPTX, HTML, Markdown and text."""
     from dataclasses import asdict
 
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     from assistant import render
     from ingest.course import Course
-    from ingest.course import Progress as Standing
+    from ingest.read import ReadOptions
+    from ingest.sync import Progress as Standing
+    from ingest.sync import SyncPlan
+
+    if ocr:
+        from ingest.ocr import require
+
+        require()
+    if password == "-":  # noqa: S105 -- a mark, no password
+        password = typer.prompt("Password", hide_input=True, err=True)
+    options = ReadOptions(password, ocr)
+    chosen = Course(course, settings=_split_settings(passage_tokens, overlap_tokens))
+    if plan:
+        planned = chosen.plan(folder, rebuild=rebuild, retry=retry, options=options)
+        if as_json:
+            print(json.dumps({"course": course, **asdict(planned)}, ensure_ascii=False))
+        else:
+            render.console().print(render.plan(course, planned))
+        return
+
+    def confirm(planned: SyncPlan) -> bool:
+        if yes or not sys.stdin.isatty():
+            return yes
+        render.console(stderr=True).print(render.plan(course, planned))
+        return typer.confirm(f"Remove {len(planned.removed)} of {planned.known} documents from the index?", err=True)
 
     columns = (
         TextColumn("Indexing"),
@@ -112,17 +166,118 @@ def index(
     with render.progress(*columns, counts="") as update:
 
         def show(standing: Standing) -> None:
-            files = f"file {min(standing.files_done + 1, standing.files_total)}/{standing.files_total}"
-            counts = f"{files}, {standing.pages} pages, {standing.passages} passages"
-            update(total=1.0, completed=standing.fraction, counts=counts)
+            update(total=1.0, completed=standing.fraction, counts=standing.words)
 
-        report = Course(course).sync(folder, rebuild=rebuild, on_progress=show)
+        report = chosen.sync(
+            folder, rebuild=rebuild, retry=retry, options=options, confirm=confirm, wait=wait, on_progress=show
+        )
     if as_json:
         print(json.dumps({"course": course, **asdict(report)}, ensure_ascii=False))
     else:
         render.console().print(render.sync(course, report))
     if report.failed:
         raise CourseError(f"{len(report.failed)} of the files could not be indexed: {', '.join(report.failed)}")
+
+
+def _split_settings(passage_tokens: int | None, overlap_tokens: int | None) -> "SplitSettings | None":
+    given = {"passage_tokens": passage_tokens, "overlap_tokens": overlap_tokens}
+    given = {name: value for name, value in given.items() if value is not None}
+    if not given:
+        return None
+    from pydantic import ValidationError
+
+    from ingest.chunk import SplitSettings
+
+    try:
+        return SplitSettings.model_validate(given)
+    except ValidationError as error:
+        raise typer.BadParameter(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for; a question with its options works best.")],
+    course: CourseOption = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="How many passages to show.")] = 5,
+    method: Annotated[Method, typer.Option(help="By meaning (dense), by words (lexical) or both (hybrid).")] = Method.hybrid,
+    document: Annotated[list[str] | None, typer.Option(metavar="PATH", help="Only in this document; may be repeated.")] = None,
+    pages: Annotated[str | None, typer.Option(metavar="N-M", help="Only on these pages.")] = None,
+    neighbors: Annotated[int, typer.Option(min=0, max=20, help="Join so many passages before and after each.")] = 0,
+    rerank: Annotated[str | None, typer.Option(metavar="MODEL", help="Order the first hits anew by a cross-encoder.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the passages of a course that fit a query, with how relevant they are."""
+    from dataclasses import asdict
+
+    from assistant import render
+
+    chosen = _choose_course(course)
+    hits = chosen.search(
+        query, limit, method=method.value, documents=document, pages=_page_range(pages), neighbors=neighbors, reranker=rerank
+    )
+    if as_json:
+        print(json.dumps([asdict(hit) for hit in hits], ensure_ascii=False))
+    else:
+        render.console().print(render.hits(hits, chosen.name))
+
+
+def _page_range(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, dash, last = text.partition("-")
+    try:
+        return int(first or 1), int(last) if last else (2**31 if dash else int(first))
+    except ValueError as error:
+        raise typer.BadParameter(f"'{text}' is no range of pages; write 12, 12-20 or 12-") from error
+
+
+@evaluate.command("retrieval")
+def evaluate_retrieval(
+    file: Annotated[Path, typer.Argument(help="Questions that name 'document' and 'page', or 'section' (.jsonl, .json).")],
+    course: CourseOption = None,
+    method: Annotated[list[Method] | None, typer.Option(help="How to search; may be repeated. Default: all.")] = None,
+    query: Annotated[list[Query] | None, typer.Option(help="What to search for; may be repeated. Default: options.")] = None,
+    sections: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="The sections' texts (.jsonl: chapter, title, text), where headings are not enough."),
+    ] = None,
+    rerank: Annotated[str | None, typer.Option(metavar="MODEL", help="Order the first hits anew by a cross-encoder.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how often a course's search finds the page or section that answers a question.
+
+    Prints recall at 1, 3, 5 and 10 with 95 % intervals, and the mean reciprocal rank.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+    from assistant import render
+    from assistant.evaluate import SectionTexts, evaluate_retrieval, read_places
+
+    questions = read_places(file)[:limit]
+    chosen = _choose_course(course)
+    texts = SectionTexts.read(sections) if sections else None
+    chosen.warm_up()
+    scores = []
+    for one in method or [Method.hybrid, Method.dense, Method.lexical]:
+        for kind in query or [Query.options]:
+            columns = (TextColumn(f"{one.value}, {kind.value}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            with render.progress(*columns) as update:
+                scores.append(
+                    evaluate_retrieval(
+                        chosen,
+                        questions,
+                        method=one.value,
+                        query=kind.value,
+                        sections=texts,
+                        reranker=rerank,
+                        on_progress=lambda done, total: update(completed=done, total=total),
+                    )
+                )
+    if as_json:
+        print(json.dumps([score.to_json() for score in scores]))
+    else:
+        render.console().print(render.retrieval(scores))
 
 
 @app.command()

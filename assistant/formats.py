@@ -2,8 +2,8 @@
 
 import csv
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,15 @@ from ingest.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One question of a file, or why that row holds none. `line` is where it stands, counted from 1."""
+    """One question of a file, or why that row holds none. `line` is where it stands, counted from 1.
+
+    `fields` are all keys of the row as they stand in a JSON file, those that an MCQ has no place for included.
+    """
 
     line: int
     mcq: MCQ | None
     error: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_mcqs(path: Path) -> Iterator[Row]:
@@ -72,10 +76,11 @@ def _not_json(error: ValueError) -> str:
 
 
 def _row(number: int, record: Any) -> Row:
+    fields = record if isinstance(record, dict) else {}
     try:
-        return Row(number, _from_record(record))
+        return Row(number, _from_record(record), fields=fields)
     except QuestionError as error:
-        return Row(number, None, str(error))
+        return Row(number, None, str(error), fields)
 
 
 def _from_record(record: Any) -> MCQ:

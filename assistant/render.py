@@ -11,9 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from assistant.answer import Answer
+from assistant.evaluate import DEPTHS, RetrievalScore
+from assistant.stats import wilson
 from ingest.clean import without_control_characters
-from ingest.course import Hit, SyncReport
+from ingest.course import Hit
+from ingest.search import RELEVANT
 from ingest.store import DocumentRecord
+from ingest.sync import SyncPlan, SyncReport
 
 _BAR = 30
 
@@ -61,7 +65,9 @@ def answer(result: Answer, course: str | None) -> RenderableType:
 
 
 def _source(number: int, hit: Hit) -> RenderableType:
-    place = Text.assemble(f"[{number}] ", (f"{hit.passage.document}, {hit.passage.pages}", "bold cyan"))
+    place = Text.assemble(f"[{number}] ", (without_control_characters(hit.passage.place), "bold cyan"))
+    if hit.passage.heading:
+        place.append(without_control_characters(f"  {hit.passage.heading}"), "cyan")
     return Group(place, Padding(plain(hit.passage.text), (0, 0, 1, 4), expand=False))
 
 
@@ -73,6 +79,48 @@ def sync(name: str, report: SyncReport) -> RenderableType:
     lines: list[RenderableType] = [summary]
     lines += [plain(f"  not indexed: {path}: {reason}", "yellow") for path, reason in report.failed.items()]
     return Group(*lines)
+
+
+def plan(name: str, planned: SyncPlan) -> RenderableType:
+    """Show what a sync would do, every document that it would touch by name."""
+    lines = [plain(f"Course {name} would see: {planned.counts or 'nothing'}", "bold")]
+    for mark, what, names in (
+        ("+", "new", planned.added),
+        ("~", "changed", planned.changed),
+        ("-", "removed", planned.removed),
+    ):
+        lines += [plain(f"  {mark} {path} ({what})", "red" if mark == "-" else "") for path in names]
+    lines += [plain(f"  > {old} → {path} (renamed)") for path, old in planned.renamed.items()]
+    lines += [plain(f"  = {path} (the same as {other})") for path, other in planned.duplicates.items()]
+    lines += [plain(f"  ! {path} (not indexed: {reason})", "yellow") for path, reason in planned.failed.items()]
+    return Group(*lines)
+
+
+def hits(found: Sequence[Hit], course: str) -> RenderableType:
+    """Show the passages that a search found, with their relevance."""
+    if not found:
+        return plain(f"Nothing found in course {course}.", "yellow")
+    parts: list[RenderableType] = []
+    if max(hit.relevance for hit in found) < RELEVANT:
+        parts += [plain(f"Course {course} probably holds nothing about this; the nearest passages:", "yellow"), ""]
+    for number, hit in enumerate(found, start=1):
+        parts += [plain(f"relevance {hit.relevance:.2f}", "dim"), _source(number, hit)]
+    return Group(*parts)
+
+
+def retrieval(scores: Sequence[RetrievalScore]) -> RenderableType:
+    """Show how often each way of searching found the place, as a table."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("Method", "Query", *(f"recall@{depth}" for depth in DEPTHS), "MRR"):
+        table.add_column(heading, justify="left" if heading in ("Method", "Query") else "right")
+    for score in scores:
+        cells = []
+        for depth in DEPTHS:
+            low, high = wilson(score.found[depth], score.n)
+            cells.append(f"{100 * score.found[depth] / score.n:.1f} ({100 * low:.1f}-{100 * high:.1f})")
+        table.add_row(score.method, score.query, *cells, f"{score.mrr:.3f}")
+    first = scores[0]
+    return Group(table, plain(f"by {first.by}, n = {first.n}; recall in % with its 95 % interval"))
 
 
 def courses(rows: Sequence[tuple[str, str, Sequence[DocumentRecord]]]) -> RenderableType:

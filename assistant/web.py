@@ -14,8 +14,10 @@ import gradio as gr
 from assistant.answer import Answer, Assistant
 from assistant.mcq import LETTERS, MCQ, parse_question
 from assistant.model import LanguageModel, load_model
-from ingest.course import Course, Hit, Progress, SyncReport, course_names
+from ingest.course import Course, Hit, course_names
+from ingest.embed import load_embedder
 from ingest.errors import CourseError, UserError
+from ingest.sync import Progress, SyncReport
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,6 +40,7 @@ _CSS = """
 .option.chosen .bar i { background: var(--primary-500); }
 .source { border: 1px solid var(--border-color-primary); border-radius: .5rem; padding: .7rem 1rem; margin: .6rem 0; }
 .source .place { font-weight: 600; margin-bottom: .3rem; }
+.source .heading { font-size: .9rem; color: var(--body-text-color-subdued); margin-bottom: .3rem; }
 .source .passage { white-space: pre-wrap; overflow-wrap: anywhere; }
 .remark { color: var(--body-text-color-subdued); font-size: .9rem; margin: .4rem 0; }
 """
@@ -109,9 +112,10 @@ def answer_html(answer: Answer) -> str:
 
 
 def _source_html(number: int, hit: Hit) -> str:
-    place = html.escape(f"{hit.passage.document}, {hit.passage.pages}")
+    place = html.escape(hit.passage.place)
+    heading = f'<div class="heading">{html.escape(hit.passage.heading)}</div>' if hit.passage.heading else ""
     return (
-        f'<div class="source"><div class="place">{number}. {place}</div>'
+        f'<div class="source"><div class="place">{number}. {place}</div>{heading}'
         f'<div class="passage">{html.escape(hit.passage.text)}</div></div>'
     )
 
@@ -245,9 +249,9 @@ def _courses_tab(app: gr.Blocks) -> None:
 
     def index(course: str | None, files: list[str] | None, progress: gr.Progress = gr.Progress()) -> tuple[str, Any]:  # noqa: B008
         def show(standing: Progress) -> None:
-            counts = f"{standing.pages} pages, {standing.passages} passages"
-            file = f"{standing.files_done + 1}/{standing.files_total} {standing.document}: " if standing.document else ""
-            progress(standing.fraction, desc=html.escape(file + counts))
+            left = f", {standing.seconds_left:.0f} s left" if standing.seconds_left is not None else ""
+            name = f"{standing.document}: " if standing.document else ""
+            progress(standing.fraction, desc=html.escape(name + standing.words + left))
 
         result = index_uploads(course or "", files or [], show)
         return report_text((course or "").strip(), result), gr.File(value=None)
@@ -271,7 +275,7 @@ def serve(*, host: str, port: int, model: str | None, open_browser: bool) -> Non
     """
     print("Loading the models ...", flush=True)
     lm = load_model(model, on_status=lambda status: print(status + " ...", flush=True))
-    Course.warm_up()
+    load_embedder()
     app = create_app(lambda: lm)
     try:
         app.queue(default_concurrency_limit=4).launch(

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ingest.pdf import Page
+from ingest.document import Heading, Page
 
 # Paragraphs and sentences are one level: the splitter never merges across its levels, so that paragraphs as a level of
 # their own would leave each heading before a long paragraph as a passage by itself.
@@ -32,11 +32,15 @@ class SplitSettings(BaseModel):
 
 
 class Piece(BaseModel):
-    """A passage of a document: characters `start` to `end` of its text, from page `page_first` to `page_last`."""
+    """A passage of a document: characters `start` to `end` of its text, from page `page_first` to `page_last`.
+
+    `heading` is the path of headings it stands under, from the highest, as in "Memory › Page tables".
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     text: str
+    heading: str = ""
     start: int
     end: int
     page_first: int
@@ -77,12 +81,15 @@ def split(pages: Sequence[Page], settings: SplitSettings, count_tokens: Callable
     def page_of(character: int) -> int:
         return pages[bisect_right(offsets, character) - 1].number
 
+    places, paths = _heading_paths(pages, offsets)
     pieces = []
     for chunk in splitter.split_text(text):
         end = chunk.start + len(chunk)
         pieces.append(
             Piece(
                 text=str(chunk),
+                # Where a heading stands inside a passage, what holds the greater part of the passage counts.
+                heading=paths[bisect_right(places, (chunk.start + end) // 2)],
                 start=chunk.start,
                 end=end,
                 page_first=page_of(chunk.start),
@@ -90,6 +97,19 @@ def split(pages: Sequence[Page], settings: SplitSettings, count_tokens: Callable
             )
         )
     return pieces
+
+
+def _heading_paths(pages: Sequence[Page], offsets: Sequence[int]) -> tuple[list[int], list[str]]:
+    """Return the places of all headings in the document's text, and the path in force before, and after, each of them."""
+    places: list[int] = []
+    paths = [""]
+    above: list[Heading] = []
+    for page, offset in zip(pages, offsets, strict=True):
+        for heading in page.headings:
+            above = [*(other for other in above if other.level < heading.level), heading]
+            places.append(offset + heading.start)
+            paths.append(" › ".join(other.title for other in above))
+    return places, paths
 
 
 class _Placed(str):

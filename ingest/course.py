@@ -1,90 +1,74 @@
-"""Course: a named index over one folder of PDFs. The only face of this package that others use."""
+"""Course: a named index over one folder of material. The only face of this package that others use."""
 
 import hashlib
 import json
+import os
 import re
+import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from ingest.chunk import SplitSettings, document_text
+from ingest.document import Page
+from ingest.embed import DEFAULT_EMBEDDER, Embedder, load_embedder
+from ingest.errors import CourseError, IndexMismatchError, did_you_mean
+from ingest.home import ensure_folder, home, write_atomically
+from ingest.read import ReadOptions
+from ingest.search import METHODS, Index, for_each_option, relevances, without_near_duplicates
+from ingest.store import EVERYTHING, DocumentRecord, Filter, Passage, Store
+from ingest.sync import Material, Progress, SyncPlan, SyncReport, apply_plan, find_material, make_plan
 
-from ingest.chunk import Piece, SplitSettings, split
-from ingest.embed import DEFAULT_EMBEDDER, load_embedder
-from ingest.errors import CourseError, IndexMismatchError, UnreadableDocumentError, did_you_mean
-from ingest.home import ensure_folder, home
-from ingest.pdf import DocumentText, read_pdf
-from ingest.search import METHODS
-from ingest.store import DocumentRecord, Passage, Store
+if TYPE_CHECKING:
+    from ingest.retriever import CourseRetriever
 
-_FORMAT = "1"  # of what is on disk; a change here asks users to rebuild
-_EMBED_BATCH = 128  # passages between two reports of progress
+_FORMAT = "2"  # of what is on disk; a change here asks users to rebuild
+_RERANKED = 30  # how many of the first hits a cross-encoder orders anew
+_PATIENCE = 10.0  # for how many seconds a search starts again whenever a sync changed what it was reading
+_DEFAULTS = ReadOptions()
 _NAME = re.compile(r"[^\W_][\w .-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage that a search found. `score` orders the hits of one search; it is not comparable between searches."""
+    """A passage that a search found. `score` orders the hits of one search and is not comparable between searches.
+
+    `relevance` is: how probably, from 0 to 1, the passage is about what was asked (ingest.search.relevances).
+    """
 
     passage: Passage
     score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a sync stands: files done of all that need work, and pages and passages so far.
-
-    `fraction` is how far the whole is, from 0 to 1; `document` is the file at work.
-    """
-
-    document: str
-    files_done: int
-    files_total: int
-    pages: int
-    passages: int
-    fraction: float
-
-
-@dataclass(slots=True)
-class SyncReport:
-    """What a sync did: documents by path, `failed` with the reason, and what was read and written."""
-
-    added: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
-    removed: list[str] = field(default_factory=list)
-    unchanged: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    pages: int = 0
-    passages: int = 0
-    seconds: float = 0.0
-
-    @property
-    def counts(self) -> str:
-        """How many documents of each kind there are, in words, as in "3 new, 1 removed"; failed ones are not counted."""
-        kinds = {"new": self.added, "changed": self.changed, "removed": self.removed, "unchanged": self.unchanged}
-        return ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items() if names)
+    relevance: float
 
 
 class Course:
     """A named index. `Course(name)` touches no file; `Course.open(name)` insists that it was indexed."""
 
-    def __init__(self, name: str, *, settings: SplitSettings | None = None) -> None:
-        """Raise CourseError where `name` could not be a folder's name. `settings` matter when the course is indexed."""
+    def __init__(self, name: str, *, settings: SplitSettings | None = None, embedder: Embedder | None = None) -> None:
+        """Raise CourseError where `name` could not be a folder's name.
+
+        `settings` matter when the course is first indexed, and default to what it was indexed with. `embedder` defaults to
+        the packaged one, loaded when it is needed.
+        """
         if not _NAME.fullmatch(name) or name.endswith((".", " ")):
             raise CourseError(f"'{name}' cannot be a course name; use letters, digits, spaces, '-', '_' and '.', at most 64")
         self.name = name
-        self.settings = settings or SplitSettings()
+        self._settings = settings
+        self._given_embedder = embedder
         self._store = Store(_courses_folder() / name)
 
     @classmethod
-    def open(cls, name: str, *, check: bool = True) -> "Course":
+    def open(cls, name: str, *, check: bool = True, embedder: Embedder | None = None) -> "Course":
         """Return the indexed course `name`; raises CourseError where there is none.
 
         Raises IndexMismatchError where something else built it; `check=False` opens it all the same, to list or remove it.
         """
-        course = cls(name)
+        course = cls(name, embedder=embedder)
         if not course._store.exists:
             known = course_names()
             remedy = did_you_mean(name, known) or f"; courses: {', '.join(known)}" if known else ""
@@ -112,16 +96,74 @@ class Course:
         state = [self._identity(), [[record.path, record.sha256] for record in self.documents()]]
         return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
-    @staticmethod
-    def warm_up() -> None:
-        """Load what `search` needs, so that the first search is as fast as the others."""
-        load_embedder()
+    def pages(self, document: str) -> list[Page]:
+        """Return the clean text of a document's pages, in order, with what read each of them."""
+        return self._store.page_texts(document)
 
-    def search(self, query: str, limit: int = 5, *, method: str = "hybrid") -> list[Hit]:
-        """Return the `limit` passages that fit `query` best, best first; `method` is a key of `ingest.search.METHODS`."""
-        ranked = METHODS[method](self._store, query, limit)
-        passages = self._store.passages([id_ for id_, _ in ranked])
-        return [Hit(passages[id_], score) for id_, score in ranked if id_ in passages]
+    def warm_up(self) -> None:
+        """Load what `search` needs, so that the first search is as fast as the others."""
+        self._embedder()
+
+    def search(
+        self,
+        query: str,
+        limit: int = 5,
+        *,
+        method: str = "hybrid",
+        options: Sequence[str] = (),
+        documents: Collection[str] | None = None,
+        pages: tuple[int, int] | None = None,
+        neighbors: int = 0,
+        reranker: str | None = None,
+    ) -> list[Hit]:
+        """Return the `limit` passages that fit `query` best, best first.
+
+        `method` is a key of `ingest.search.METHODS`. With `options`, the query is searched for together with each option
+        and with all of them, and the rankings are fused. `documents` and `pages` (first and last) restrict where to look;
+        raises CourseError on a document that the course does not hold. Passages that nearly repeat a better one are left
+        out. `neighbors` joins that many passages before and after to each hit; hits that then meet become one.
+        `reranker` is the name or folder of a cross-encoder that orders the first hits anew.
+        """
+        index = Index(self._store, self._embedder(), self._filter(documents, pages))
+        find = METHODS[method]
+        depth = max(limit, _RERANKED if reranker else 0) + 10  # some are near-duplicates
+        whole = "\n".join((query, *options))
+        started = time.monotonic()
+        while True:
+            generation = self._store.generation()
+            try:
+                ranked = for_each_option(find, index, query, options)[:depth] if options else find(index, whole, depth)
+                found = self._store.passages([id_ for id_, _ in ranked], index.where.documents)
+            except CourseError:
+                if self._store.generation() == generation or time.monotonic() > started + _PATIENCE:
+                    raise
+                continue  # a sync in another process replaced what we were reading
+            if self._store.generation() == generation or time.monotonic() > started + _PATIENCE:
+                break
+        scores = dict(ranked)
+        passages = without_near_duplicates([found[id_] for id_, _ in ranked if id_ in found])
+        if reranker:
+            from ingest.rerank import rerank
+
+            passages = passages[: max(limit, _RERANKED)]
+            marks = rerank(reranker, whole, [passage.text for passage in passages])
+            scores = {passage.id: mark for passage, mark in zip(passages, marks, strict=True)}
+            passages.sort(key=lambda passage: -scores[passage.id])
+        if neighbors:
+            passages = list(islice(self._joined(passages, neighbors), limit))
+        passages = passages[:limit]
+        related = relevances(index, whole, passages)
+        return [Hit(p, scores[p.id], relevance) for p, relevance in zip(passages, related, strict=True)]
+
+    def search_each(self, question: str, options: Sequence[str], limit: int = 1, *, method: str = "hybrid") -> list[list[Hit]]:
+        """Return for each option the `limit` best passages for question and option together."""
+        return [self.search(f"{question}\n{option}", limit, method=method) for option in options]
+
+    def as_retriever(self, **search: Any) -> "CourseRetriever":
+        """Return this course as a LangChain retriever; `search` holds arguments of `search`, as in limit=3."""
+        from ingest.retriever import CourseRetriever
+
+        return CourseRetriever(course=self, search=search)
 
     def verify(self) -> list[str]:
         """Check the index against itself; returns one sentence for each problem."""
@@ -131,30 +173,71 @@ class Course:
         """Delete the index. The PDFs it was made from stay where they are, those uploaded to `material` too."""
         with self._locked():
             self._store.discard()
-        (self._store.folder / "lock").unlink(missing_ok=True)
+        for file in ("lock", "lock.json"):
+            (self._store.folder / file).unlink(missing_ok=True)
         with suppress(OSError):  # not empty: uploads are kept
             self._store.folder.rmdir()
 
-    def sync(
-        self, folder: Path, *, rebuild: bool = False, on_progress: Callable[[Progress], None] = lambda _: None
-    ) -> SyncReport:
-        """Make the index hold exactly the PDFs under `folder`, subfolders included, and report what that took.
+    def plan(self, folder: Path, *, rebuild: bool = False, retry: bool = False, options: ReadOptions = _DEFAULTS) -> SyncPlan:
+        """Return what `sync` with the same arguments would do, and change nothing."""
+        folder = folder.expanduser().resolve()
+        material = find_material(folder)
+        if rebuild or not self._store.exists:
+            self._check_not_empty(folder, material)
+            return make_plan(material, {}, options, retry)
+        self._check_identity()
+        self._check_folder(folder, material)
+        return self._planned(material, retry, options)
 
-        Files are compared by content. A PDF that cannot be read is reported and the rest is indexed. `rebuild` starts
-        from an empty index. Raises CourseError where the folder is missing or holds no PDF, where none of its PDFs
-        gives text, where the course follows another folder with other files, or where another sync is running.
+    def sync(
+        self,
+        folder: Path,
+        *,
+        rebuild: bool = False,
+        retry: bool = False,
+        options: ReadOptions = _DEFAULTS,
+        confirm: Callable[[SyncPlan], bool] = lambda _: False,
+        wait: bool = False,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+    ) -> SyncReport:
+        """Make the index hold exactly the course files under `folder`, subfolders included, and report what that took.
+
+        Files are compared by content; one that cannot be read is reported and the rest is indexed. `rebuild` starts from
+        an empty index, `retry` reads again what could not be read before. Where more than half of the documents would go,
+        `confirm` is asked with the plan. `wait` waits for another sync of this course instead of refusing. Raises
+        CourseError where the folder is missing or holds nothing, where none of its files gives text, where the course
+        follows another folder with other files, where another sync is running, and where a removal was not confirmed.
         """
         started = time.perf_counter()
         folder = folder.expanduser().resolve()
-        files = _pdfs(folder)
-        with self._locked():
+        find_material(folder)  # a wrong folder is said before anything is made
+        with self._locked(wait):
+            material = find_material(folder)
             if rebuild:
+                self._check_not_empty(folder, material)
                 self._store.discard()
             new = not self._store.exists
-            hashes = {name: _sha256(path) for name, path in files.items()}
-            self._prepare(folder, hashes)
-            report = self._apply(files, hashes, on_progress)
-            useless = all(record.status != "indexed" for record in self.documents())
+            if new:
+                self._check_not_empty(folder, material)
+            else:
+                self._check_identity()
+                self._check_folder(folder, material)
+            plan = SyncPlan() if new else self._planned(material, retry, options)
+            if plan.removes_most and not confirm(plan):
+                raise CourseError(
+                    f"course '{self.name}' would lose {len(plan.removed)} of its {plan.known} documents, which are not in "
+                    f"{folder} any more; bring the folder back, or confirm it: "
+                    f'mcqa index "{folder}" --course "{self.name}" --yes'
+                )
+            if new:
+                self._store.create({**self._identity(), "folder": str(folder)})
+                plan = self._planned(material, retry, options)
+            elif self.folder != folder:
+                self._store.set_meta("folder", str(folder))
+            report = apply_plan(
+                self._store, material, plan, options, self.settings, self._embedder, self._identity(), on_progress
+            )
+            useless = bool(material.files) and all(record.status != "indexed" for record in self.documents())
             if useless and new:
                 self._store.discard()  # a course that never held anything is none
         report.seconds = time.perf_counter() - started
@@ -163,72 +246,58 @@ class Course:
             raise CourseError(f"nothing could be indexed from {folder}: {reasons}")
         return report
 
-    def _apply(self, files: dict[str, Path], hashes: dict[str, str], on_progress: Callable[[Progress], None]) -> SyncReport:
-        known = {record.path: record for record in self._store.documents()}
-        report = SyncReport()
-        todo = []
-        for name, path in files.items():
-            if name in known and known[name].sha256 == hashes[name]:
-                if known[name].status == "indexed":
-                    report.unchanged.append(name)
-                else:
-                    report.failed[name] = known[name].detail
-            else:
-                todo.append((name, path))
-        gone = sorted(set(known) - set(files))
-        if "unfinished" in self._store.meta():
-            self._store.sweep()
-        if todo or gone:
-            self._store.set_meta("unfinished", "yes")
-        for done, (name, path) in enumerate(todo):
+    @property
+    def settings(self) -> SplitSettings:
+        """How passages are cut: as given, else as the course was indexed with, else the default."""
+        if self._settings is None and self._store.exists:
+            with suppress(ValueError, KeyError):
+                return SplitSettings.model_validate_json(self._store.meta()["settings"])
+        return self._settings or SplitSettings()
 
-            def tell(pages: int, passages: int, part: float, *, name: str = name, done: int = done) -> None:
-                fraction = (done + part) / len(todo)
-                on_progress(Progress(name, done, len(todo), report.pages + pages, report.passages + passages, fraction))
+    def _planned(self, material: Material, retry: bool, options: ReadOptions) -> SyncPlan:
+        return make_plan(material, {record.path: record for record in self.documents()}, options, retry)
 
-            record = self._index(name, path, hashes[name], tell)
-            if record.status == "indexed":
-                (report.changed if name in known else report.added).append(name)
-                report.pages += record.pages
-                report.passages += record.passages
-            else:
-                report.failed[name] = record.detail
-        for name in gone:
-            self._store.remove(name)
-            report.removed.append(name)
-        if todo or gone:
-            self._store.unset_meta("unfinished")
-            on_progress(Progress("", len(todo), len(todo), report.pages, report.passages, 1.0))
-        return report
+    def _embedder(self) -> Embedder:
+        return self._given_embedder or load_embedder()
 
-    def _index(self, name: str, path: Path, sha256: str, tell: Callable[[int, int, float], None]) -> DocumentRecord:
-        """Read, split, embed and store one file; a file that cannot be read is stored as such."""
-        tell(0, 0, 0.0)
-        try:
-            document = read_pdf(path)
-        except UnreadableDocumentError as error:
-            record = DocumentRecord(name, sha256, error.status, error.reason, 0, 0)
-            self._store.put(record, [], [], [], np.empty((0, 0), np.float32))
-            return record
-        tell(len(document.pages), 0, 0.1)
-        embedder = load_embedder()
-        pieces = split(document.pages, self.settings, embedder.count_tokens)
-        vectors = []
-        for start in range(0, len(pieces), _EMBED_BATCH):
-            vectors.append(embedder.encode([piece.text for piece in pieces[start : start + _EMBED_BATCH]]))
-            done = min(start + _EMBED_BATCH, len(pieces))
-            tell(len(document.pages), done, 0.1 + 0.9 * done / len(pieces))
-        record = DocumentRecord(name, sha256, "indexed", _remarks(document), len(document.pages), len(pieces))
-        self._store.put(record, document.pages, self._ids(record, pieces), pieces, np.concatenate(vectors))
-        return record
+    def _filter(self, documents: Collection[str] | None, pages: tuple[int, int] | None) -> Filter:
+        if documents is None and pages is None:
+            return EVERYTHING
+        if documents is not None:
+            known = [record.path for record in self.documents()]
+            for document in documents:
+                if document not in known:
+                    raise CourseError(f"course '{self.name}' holds no document '{document}'{did_you_mean(document, known)}")
+        first, last = pages or (1, EVERYTHING.last)
+        if not 1 <= first <= last:
+            raise CourseError(f"pages {first} to {last} are no range; give the first and the last, from 1")
+        return Filter(None if documents is None else frozenset(documents), first, last)
 
-    def _ids(self, record: DocumentRecord, pieces: list[Piece]) -> list[str]:
-        made_from = json.dumps([record.path, record.sha256, self._identity()], sort_keys=True)
-        return [hashlib.sha256(f"{made_from}\0{piece.start}\0{piece.end}".encode()).hexdigest()[:32] for piece in pieces]
+    def _joined(self, passages: Sequence[Passage], reach: int) -> Iterator[Passage]:
+        """Yield passages with their neighbors joined to them; one that touches an earlier one was yielded with it."""
+        taken: list[Passage] = []
+        for passage in passages:
+            around = self._store.passages(self._store.neighbors(passage.id, reach)).values()
+            if not around or any(
+                t.document == passage.document and t.start < passage.end and passage.start < t.end for t in taken
+            ):
+                continue
+            start, end = min(p.start for p in around), max(p.end for p in around)
+            for other in taken:  # what an earlier hit took is not shown twice
+                if other.document == passage.document and other.start < end and start < other.end:
+                    start, end = (other.end, end) if other.start <= start else (start, other.start)
+            text = document_text(self._store.page_texts(passage.document))[start:end]
+            joined = replace(
+                passage, text=text.strip(), start=start, end=end,
+                page_first=min(p.page_first for p in around), page_last=max(p.page_last for p in around),
+            )  # fmt: skip
+            taken.append(joined)
+            yield joined
 
     def _identity(self) -> dict[str, str]:
         """Return what shaped the index; one built by anything else cannot be searched or extended."""
-        return {"format": _FORMAT, "embedder": DEFAULT_EMBEDDER, "settings": self.settings.model_dump_json()}
+        embedder = self._given_embedder.name if self._given_embedder else DEFAULT_EMBEDDER
+        return {"format": _FORMAT, "embedder": embedder, "settings": self.settings.model_dump_json()}
 
     def _check_identity(self) -> None:
         meta = self._store.meta()
@@ -240,33 +309,55 @@ class Course:
                     f'rebuild it: mcqa index "{meta.get("folder", "FOLDER")}" --course "{self.name}" --rebuild'
                 )
 
-    def _prepare(self, folder: Path, hashes: dict[str, str]) -> None:
-        """Create the index, or check that it is this folder's: the one it follows, the same moved, or a copy of it."""
-        if not self._store.exists:
-            self._store.create({**self._identity(), "folder": str(folder)})
-            return
-        self._check_identity()
+    def _check_folder(self, folder: Path, material: Material) -> None:
+        """Check that the index is this folder's: the one it follows, the same moved, or a copy of it."""
         followed = self.folder
-        if followed != folder:
-            is_copy = hashes == {record.path: record.sha256 for record in self._store.documents()}
-            if followed.is_dir() and not is_copy:
-                raise CourseError(
-                    f"course '{self.name}' follows {followed}, not {folder}; choose another name with --course, "
-                    "or let it follow the new folder with --rebuild"
-                )
-            self._store.set_meta("folder", str(folder))
+        if followed == folder:
+            return
+        here = {name: material.key(name) for name in material.files}
+        is_copy = here == {record.path: record.content for record in self.documents()}
+        if followed.is_dir() and not is_copy:
+            raise CourseError(
+                f"course '{self.name}' follows {followed}, not {folder}; choose another name with --course, "
+                "or let it follow the new folder with --rebuild"
+            )
+
+    @staticmethod
+    def _check_not_empty(folder: Path, material: Material) -> None:
+        if not material.files:
+            kinds = "PDF, DOCX, PPTX, HTML, Markdown or text"
+            raise CourseError(f"no course file in {folder}; put the course's {kinds} files there, or give another folder")
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the course's lock; raises CourseError at once where another sync holds it."""
+    def _locked(self, wait: bool = False) -> Iterator[None]:
+        """Hold the course's lock; raises CourseError where another sync holds it, unless `wait`."""
         from filelock import FileLock, Timeout
 
         ensure_folder(self._store.folder)
+        holder = self._store.folder / "lock.json"
         try:
-            with FileLock(self._store.folder / "lock", timeout=0):
+            with FileLock(self._store.folder / "lock", timeout=-1 if wait else 0):
+                since = datetime.now().astimezone().isoformat(timespec="seconds")
+                write_atomically(holder, json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": since}))
                 yield
         except Timeout as error:
-            raise CourseError(f"course '{self.name}' is being indexed by another process; try again when it is done") from error
+            raise CourseError(
+                f"course '{self.name}' is being indexed by {_described(holder)}; try again when it is done, or wait: --wait"
+            ) from error
+        except OSError as error:
+            raise CourseError(
+                f"cannot write to {self._store.folder} ({error.strerror or error}); check its permissions and the disk's "
+                "space, or set MCQA_HOME to a folder you can write to"
+            ) from error
+
+
+def _described(holder: Path) -> str:
+    """Say who holds a course's lock, as well as its note tells."""
+    try:
+        note = json.loads(holder.read_text(encoding="utf-8"))
+        return f"process {note['process']} on {note['host']} since {note['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
 
 
 def course_names() -> list[str]:
@@ -277,37 +368,3 @@ def course_names() -> list[str]:
 
 def _courses_folder() -> Path:
     return home() / "courses"
-
-
-def _pdfs(folder: Path) -> dict[str, Path]:
-    """Return the PDFs under `folder` by their path relative to it, with forward slashes, sorted."""
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise CourseError(f"{folder} {what}; give the folder that holds the course's PDFs")
-    files = {
-        path.relative_to(folder).as_posix(): path
-        for path in folder.rglob("*")
-        if path.suffix.lower() == ".pdf" and not path.name.startswith(".") and path.is_file()
-    }
-    if not files:
-        raise CourseError(f"no PDF in {folder}; put the course's PDFs there, or give another folder")
-    return dict(sorted(files.items()))
-
-
-def _sha256(path: Path) -> str:
-    """Return the hash of a file's content, or an empty string where it cannot be opened (reading it will say why)."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
-
-
-def _remarks(document: DocumentText) -> str:
-    empty = [page.number for page in document.pages if not page.text]
-    return f"no text on {_numbers(empty)}" if empty else ""
-
-
-def _numbers(numbers: list[int]) -> str:
-    shown = ", ".join(map(str, numbers[:10])) + (f" and {len(numbers) - 10} more" if len(numbers) > 10 else "")
-    return f"page{'s' if len(numbers) > 1 else ''} {shown}"

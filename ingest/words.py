@@ -1,6 +1,8 @@
-"""A query's text → the words that a lexical search should look for."""
+"""Text → the words that a lexical search indexes and looks for."""
 
 import re
+import unicodedata
+from functools import lru_cache
 
 # English function words and the words that every exam question uses: they stand everywhere and tell nothing.
 _STOP_TEXT = """
@@ -13,12 +15,38 @@ _STOP_TEXT = """
     following statement statements option options answer correct incorrect true false best describes question
 """
 _STOP_WORDS = frozenset(_STOP_TEXT.split())
+# Scripts written without spaces: a run of them is no word. Pairs of characters serve as words, as is usual for CJK search.
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+_WORD = re.compile(rf"[{_UNSPACED}]+|[^\W{_UNSPACED}]+")
+_UNSPACED_RUN = re.compile(rf"[{_UNSPACED}]")
+
+
+def terms(text: str) -> list[str]:
+    """Return the words of `text` as the lexical index knows them, in order: lower case, no accents, no stop words, lemmas.
+
+    Text and query go through this same function, so that what one holds the other finds. Where nothing but stop words is
+    there, they are returned: a question of common words is still a question.
+    """
+    words = [part for word in _WORD.findall(text.lower()) for part in _parts(word)]
+    return [_lemma(word) for word in words if word not in _STOP_WORDS] or [_lemma(word) for word in words]
 
 
 def search_terms(text: str) -> list[str]:
-    """Return the distinct words of `text` that are worth searching for, lower-cased, in order of appearance.
+    """Return the distinct `terms` of a query, in order of appearance."""
+    return list(dict.fromkeys(terms(text)))
 
-    Where nothing but stop words is left, they are returned: a question of common words is still a question.
-    """
-    words = list(dict.fromkeys(re.findall(r"\w+", text.lower())))
-    return [word for word in words if word not in _STOP_WORDS] or words
+
+def _parts(word: str) -> list[str]:
+    if len(word) > 2 and _UNSPACED_RUN.match(word):
+        return [word[i : i + 2] for i in range(len(word) - 1)]
+    return [word]
+
+
+@lru_cache(maxsize=200_000)
+def _lemma(word: str) -> str:
+    """Return the base form of an English word ("wolves" → "wolf") without accents; other words stay as they are."""
+    import simplemma
+
+    # Lemmas first, then the accents: the dictionary knows the words as they are written.
+    plain = unicodedata.normalize("NFKD", simplemma.lemmatize(word, lang="en").lower())
+    return "".join(character for character in plain if not unicodedata.combining(character)) or word

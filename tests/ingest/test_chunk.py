@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ingest.chunk import SplitSettings, document_text, split
+from ingest.document import Page
 from ingest.embed import load_embedder
-from ingest.pdf import Page
 
 WORDS = st.text("abcdefghij 。.!,\n", max_size=400)
 

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,6 +61,59 @@ def test_scripts_are_joined_as_they_are_written() -> None:
     )
     arabic = "مرحبا بالعالم"
     assert clean(arabic) == arabic
+
+
+def test_arabic_presentation_forms_become_letters_and_direction_marks_go() -> None:
+    assert clean("\ufee3\ufeae\ufea3\ufe92\ufe8e \u200fبالعالم\u202c") == "مرحبا بالعالم"
+    assert clean("می\u200cخواهم") == "می\u200cخواهم"  # here the mark is part of the spelling
+
+
+@pytest.mark.parametrize("numbers", [["7", "8", "9"], ["vii", "viii", "ix"], ["- 7 -", "- 8 -", "- 9 -"]])
+def test_page_numbers_that_follow_the_pages_go(numbers: list[str]) -> None:
+    texts = ["About forces and masses.", "Energy is conserved here.", "Heat flows downhill only."]
+    assert clean_pages([f"{text}\n{number}" for text, number in zip(texts, numbers, strict=True)]) == texts
+    assert clean_pages([f"{number}\n{text}" for text, number in zip(texts, numbers, strict=True)]) == texts
+
+
+def test_a_page_number_that_says_so_goes_and_other_numbers_stay() -> None:
+    assert clean_pages(["Text of one page.\nPage 3 of 10"]) == ["Text of one page."]
+    for last in ("42", "mix", "3 of them"):
+        assert clean_pages([f"The result is this.\n{last}", "Some other text.\n17"])[0].endswith(last)
+
+
+def test_repeated_lines_stay_where_nothing_else_is() -> None:
+    assert clean_pages(["the same"] * 4) == ["the same"] * 4
+
+
+def test_known_titles_stand_alone_and_their_repetition_above_goes() -> None:
+    pages = [
+        "and so the section before ends with these words in it\nPaging moves\nmemory\nin units of one size, which are all",
+        "Paging moves memory\nThe text goes on with a line that is as long as others\nand ends.",
+    ]
+    first, second = clean_pages(pages, [{"pagingmovesmemory"}, set()])
+    assert first.split("\n")[1:] == ["Paging moves memory", "in units of one size, which are all"]
+    assert second == "The text goes on with a line that is as long as others and ends."
+
+
+def test_lines_of_code_and_rows_of_tables_stay_apart() -> None:
+    code = ["total = 0", "for n in range(10):", "if n % 2 == 0:", "total += n", "print(total)"]
+    prose = "A program that adds the even numbers below ten is as short as the following"
+    assert clean("\n".join([prose, *code])).split("\n") == [prose, *code]
+    listing = ["int main(void) {", "return 0;", "}"]
+    assert clean("\n".join(listing)).split("\n") == listing
+    rows = ["Earth 6371 9.8 11.2", "Mars 3390 3.7 5.0", "Moon 1737 1.6 2.4"]
+    assert clean("\n".join([prose, *rows])).split("\n")[1:] == rows
+
+
+def test_numbers_in_a_sentence_make_no_row() -> None:
+    text = "In this example the frame is number 9, and the address that is found\nis 9404 in all, which is the sum of the two."
+    assert "\n" not in clean(text)
+    assert clean("the table has an index of 20-\nbit numbers") == "the table has an index of 20-bit numbers"
+
+
+def test_a_lost_ligature_is_found_where_one_word_only_fits() -> None:
+    assert clean("Di\ufffderent e\x00cient ways") == "Different efficient ways"
+    assert clean("x\ufffd\ufffd\ufffd y\uffff") == "x\ufffd y\ufffd"
 
 
 @given(st.lists(st.text(max_size=300), max_size=6))
