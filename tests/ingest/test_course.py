@@ -251,9 +251,11 @@ def test_vectors_without_a_passage_are_never_found_and_get_swept(folder: Path) -
     ids = store.passage_ids()
     # As after a kill between the vectors and the manifest: the vectors are there, the passages are not listed.
     with sqlite3.connect(store._database) as db:
-        db.execute("DELETE FROM passages WHERE document = '02-memory.pdf'")
+        (key,) = db.execute("SELECT content FROM documents WHERE path = '02-memory.pdf'").fetchone()
+        db.execute("DELETE FROM passages WHERE content = ?", (key,))
         db.execute("DELETE FROM lexical WHERE rowid NOT IN (SELECT row FROM passages)")
         db.execute("DELETE FROM documents WHERE path = '02-memory.pdf'")
+        db.execute("DELETE FROM contents WHERE key = ?", (key,))
         db.execute("INSERT INTO meta VALUES ('unfinished', 'yes')")
     db.close()
     assert all(hit.passage.document != "02-memory.pdf" for hit in course.search("page table entry", 20, method="dense"))

@@ -1,0 +1,135 @@
+"""Stand-ins that make tests of the index quick: an embedder without a model, small texts, and syncs in other processes.
+
+Everything else in those tests is real: files, workers, Chroma and SQLite. Processes come from a server that has imported
+what they need, so that a test can afford to start dozens.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import resource
+import time
+import traceback
+from collections.abc import Sequence
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ingest.course import Course
+from ingest.errors import UserError
+from ingest.read import FileRead, ReadOptions, read_documents
+
+_DIMENSION = 16
+_PARTS = [
+    "lamp",
+    "river",
+    "stone",
+    "cloud",
+    "engine",
+    "copper",
+    "window",
+    "garden",
+    "violin",
+    "ladder",
+    "anchor",
+    "basket",
+    "candle",
+    "desert",
+    "forest",
+    "harbor",
+]
+_WORDS = [first + second for first in _PARTS for second in _PARTS]
+
+
+class HashEmbedder:
+    """Vectors from the SHA-256 of the text: the same everywhere, and about nothing. It counts what it was asked for."""
+
+    name = "hash"
+    max_tokens = 256
+
+    def __init__(self, pause: float = 0.0) -> None:
+        self.pause = pause  # seconds a batch takes
+        self.encoded = 0
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        time.sleep(self.pause)
+        self.encoded += len(texts)
+        digests = [hashlib.sha256(text.encode()).digest() for text in texts]
+        numbers = np.array([np.frombuffer(digest, dtype=np.uint16) for digest in digests], dtype=np.float32) - 2**15
+        vectors = numbers.reshape(len(texts), _DIMENSION)
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+
+def prose(topic: str, paragraphs: int = 8) -> str:
+    """Return paragraphs that all hold the word "common" and `topic`, and are the same for the same arguments."""
+    draw = random.Random(topic)
+    return "\n\n".join(
+        " ".join([f"Paragraph {number} is common and about {topic}:", *draw.choices(_WORDS, k=60)]) + "."
+        for number in range(paragraphs)
+    )
+
+
+def sync(name: str, folder: Path, home: Path, outcome: Path, pause: float = 0.0, largest_file: int = 0) -> None:
+    """Sync a course and write to `outcome` the type and the words of what was raised, or null; to run in a process of its own.
+
+    No file may grow beyond `largest_file` bytes, as where a disk is full.
+    """
+    os.environ["MCQA_HOME"] = str(home)
+    if largest_file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    raised: dict[str, str] | None = None
+    try:
+        Course(name, embedder=HashEmbedder(pause)).sync(folder)
+    except UserError as error:
+        raised = {"type": "UserError", "words": str(error)}
+    except BaseException as error:  # noqa: BLE001 -- what it is, the test says
+        raised = {"type": type(error).__name__, "words": traceback.format_exc()}
+    outcome.write_text(json.dumps(raised), encoding="utf-8")
+
+
+def read_one_by_one(files: Sequence[tuple[str, Path]], options: ReadOptions, outcome: Path) -> None:
+    """Read files with one worker; write to `outcome` each one's status, reason and seconds, and the worker's peak megabytes."""
+    read: dict[str, Any] = {}
+    before = time.monotonic()
+    for event in read_documents(files, options, workers=1):
+        if isinstance(event, FileRead):
+            status = getattr(event.result, "status", "read")
+            read[event.name] = [status, getattr(event.result, "reason", ""), time.monotonic() - before]
+            before = time.monotonic()
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    outcome.write_text(json.dumps({"files": read, "megabytes": peak}), encoding="utf-8")
+
+
+def process(target: Any, *arguments: Any, **named: Any) -> ForkServerProcess:
+    """Start a process that calls `target`."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "chromadb", "simplemma", "langchain_text_splitters", "fakes"])
+    started = context.Process(target=target, args=arguments, kwargs=named)
+    started.start()
+    return started
+
+
+def children(pid: int) -> list[int]:
+    """Return the ids of the processes that `pid` has started and that still run."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        try:
+            found += map(int, (task / "children").read_text().split())
+        except OSError:  # it ended meanwhile
+            continue
+    return [child for child in found if is_running(child)]
+
+
+def is_running(pid: int) -> bool:
+    """Return whether the process is there, and not merely waiting for its parent to take note of its end."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
