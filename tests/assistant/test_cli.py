@@ -151,7 +151,7 @@ def test_every_mistake_is_one_line_with_a_remedy(mcqa, tmp_path: Path, make_pdf)
     recipe = tmp_path / "r.yaml"
     recipe.write_text("name: x\nmodel: y\ndata: []\ntuning: {learning_rate: 5e-5, epoch: 3}\n")
     cases: list[tuple[tuple[object, ...], str]] = [
-        (("index", tmp_path / "empty", "-c", "x"), "put the course's PDFs there"),
+        (("index", tmp_path / "empty", "-c", "x"), "put the course's PDF, DOCX"),
         (("index", tmp_path / "nowhere", "-c", "x"), "does not exist; give the folder"),
         (("index", tmp_path / "blank", "-c", "x"), "scan.pdf: no page has text"),
         (("index", tmp_path, "-c", "../x"), "cannot be a course name"),

@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from ingest.course import Course, course_names
 from ingest.errors import CourseError, UserError
+from ingest.read import ReadOptions
 from ingest.search import METHODS
 from ingest.store import EVERYTHING, Passage
 from ingest.sync import Progress, SyncPlan, SyncReport
@@ -248,8 +249,13 @@ def test_losing_more_than_half_asks_first(notes: Path) -> None:
         course.sync(notes)
     assert whole_state(course) == before
     asked: list[SyncPlan] = []
+
+    def refuse(plan: SyncPlan) -> bool:
+        asked.append(plan)
+        return False
+
     with pytest.raises(CourseError, match="--yes"):
-        course.sync(notes, confirm=lambda plan: bool(asked.append(plan)))
+        course.sync(notes, confirm=refuse)
     assert asked[0].removed == ["birds.txt", "rocks.txt", "ships.md"]
     assert whole_state(course) == before
     assert len(course.sync(notes, confirm=lambda plan: True).removed) == 3
@@ -501,7 +507,7 @@ def test_a_second_sync_is_told_who_holds_the_course_or_waits(notes: Path, home: 
 def test_workers_end_when_their_parent_is_killed_even_one_that_hangs(notes: Path, home: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.txt")  # opening it hangs; a folder's pipes are ignored, so this one is read directly
     files = [("pipe.txt", tmp_path / "pipe.txt")]
-    process = fakes.process(fakes.read_one_by_one, files, fakes.ReadOptions(), tmp_path / "outcome")
+    process = fakes.process(fakes.read_one_by_one, files, ReadOptions(), tmp_path / "outcome")
     wait_for(lambda: bool(fakes.children(process.pid or 0)))
     workers = fakes.children(process.pid or 0)
     time.sleep(0.5)  # it is at the file
