@@ -345,18 +345,21 @@ class Store:
         if not words or (allowed is not None and not allowed):
             return []
         match = " OR ".join(f'"{word}"' for word in words)
-        condition, values = "", []
-        if not where.is_open:
-            condition, values = " AND page_first <= ? AND page_last >= ?", [where.last, where.first]
-            if allowed is not None:
-                condition += f" AND content IN ({_marks(allowed)})"
-                values += allowed  # type: ignore[arg-type]
         with self._connect() as db:
-            rows = db.execute(
-                "SELECT id, -bm25(lexical) AS score FROM lexical JOIN passages ON row = lexical.rowid "
-                f"WHERE lexical MATCH ?{condition} ORDER BY score DESC, id LIMIT ?",
-                [match, *values, limit],
-            )
+            if where.is_open:
+                # The best are chosen before their passages are looked up, which is half the work of a common word.
+                rows = db.execute(
+                    "SELECT id, -score FROM (SELECT rowid AS found, bm25(lexical) AS score FROM lexical "
+                    "WHERE lexical MATCH ? ORDER BY score, rowid LIMIT ?) JOIN passages ON row = found ORDER BY score, id",
+                    [match, limit],
+                )
+            else:
+                inside = "" if allowed is None else f" AND content IN ({_marks(allowed)})"
+                rows = db.execute(
+                    "SELECT id, -bm25(lexical) AS score FROM lexical JOIN passages ON row = lexical.rowid "
+                    f"WHERE lexical MATCH ? AND page_first <= ? AND page_last >= ?{inside} ORDER BY score DESC, id LIMIT ?",
+                    [match, where.last, where.first, *(allowed or ()), limit],
+                )
             return [(id_, float(score)) for id_, score in rows]
 
     def frequencies(self, words: Sequence[str]) -> tuple[int, dict[str, int]]:
