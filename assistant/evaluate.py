@@ -79,7 +79,7 @@ def evaluate_retrieval(
 ) -> RetrievalScore:
     """Search for every question and count where the first hit on its place stands.
 
-    `query` is what is searched for: the question alone, the question with its options, or each option with the question,
+    `query` is what is searched for: the question alone, the question with its options, or these and each single option,
     fused. A section is recognized by the headings of a passage, or by the section's own text where `sections` holds it.
     """
     ranks = []

@@ -75,7 +75,9 @@ def sync(name: str, report: SyncReport) -> RenderableType:
     """Show what a sync did, the files that could not be read by name."""
     summary = plain(f"Course {name}: {report.counts or 'nothing new'}")
     if report.passages:
-        summary.append(f"; {report.pages} pages, {report.passages} passages in {report.seconds:.1f} s")
+        kept = report.passages - report.embedded
+        known = f" ({kept} of them as before)" if kept and report.changed else ""
+        summary.append(f"; {report.pages} pages, {report.passages} passages{known} in {report.seconds:.1f} s")
     lines: list[RenderableType] = [summary]
     lines += [plain(f"  not indexed: {path}: {reason}", "yellow") for path, reason in report.failed.items()]
     return Group(*lines)

@@ -17,6 +17,7 @@ from assistant.model import LanguageModel, load_model
 from ingest.course import Course, Hit, course_names
 from ingest.embed import load_embedder
 from ingest.errors import CourseError, UserError
+from ingest.read import SUFFIXES
 from ingest.sync import Progress, SyncReport
 
 P = ParamSpec("P")
@@ -121,9 +122,9 @@ def _source_html(number: int, hit: Hit) -> str:
 
 
 def index_uploads(name: str, uploads: Sequence[str], on_progress: Callable[[Progress], None]) -> SyncReport:
-    """Add the uploaded PDFs to the folder that course `name` follows (a new course gets its own), then sync it.
+    """Add the uploaded files to the folder that course `name` follows (a new course gets its own), then sync it.
 
-    Without uploads the course is synced with its folder as it stands. Raises UserError on a file that is no PDF.
+    Without uploads the course is synced with its folder as it stands. Raises UserError on a file that is no course file.
     """
     name = name.strip()
     if not name:
@@ -133,14 +134,16 @@ def index_uploads(name: str, uploads: Sequence[str], on_progress: Callable[[Prog
     if known and not folder.is_dir():
         raise CourseError(f"the folder of course '{name}' is not there any more: {folder}; bring it back, or index it anew")
     if not uploads and not known:
-        raise CourseError(f"course '{name}' is new; choose PDFs to upload")
+        raise CourseError(f"course '{name}' is new; choose files to upload")
     sources = {_safe_name(upload): Path(upload) for upload in uploads}
     if len(sources) < len(uploads):
         raise UserError("two of the files have the same name; rename one, or upload them one after the other")
     for target, source in sources.items():
         with source.open("rb") as file:
-            if b"%PDF-" not in file.read(1024):
-                raise UserError(f"{target} is not a PDF; choose PDF files only")
+            start = file.read(1024)
+        kind = Path(target).suffix.lower()
+        if (kind == ".pdf" and b"%PDF-" not in start) or (kind in (".docx", ".pptx") and not start.startswith(b"PK")):
+            raise UserError(f"{target} is not a {kind[1:].upper()}; choose PDF, DOCX, PPTX, HTML, Markdown or text files")
     folder.mkdir(parents=True, exist_ok=True)
     for target, source in sources.items():
         shutil.copyfile(source, folder / target)
@@ -148,9 +151,9 @@ def index_uploads(name: str, uploads: Sequence[str], on_progress: Callable[[Prog
 
 
 def _safe_name(upload: str) -> str:
-    """Return a file name that cannot leave its folder and ends in .pdf."""
+    """Return a file name that cannot leave its folder and ends as a course file's does, in .pdf where it does not."""
     name = re.sub(r"[^\w .()-]", "_", Path(upload.replace("\\", "/")).name).strip(". ")
-    return name if name.lower().endswith(".pdf") else f"{name or 'document'}.pdf"
+    return name if Path(name).suffix.lower() in SUFFIXES else f"{name or 'document'}.pdf"
 
 
 def report_text(name: str, report: SyncReport) -> str:
@@ -236,7 +239,7 @@ def _courses_tab(app: gr.Blocks) -> None:
     name = gr.Dropdown(
         label="Course (choose one, or type a new name)", choices=[], allow_custom_value=True, elem_id="course-name"
     )
-    uploads = gr.File(label="PDFs to add", file_count="multiple", file_types=[".pdf"], elem_id="uploads")
+    uploads = gr.File(label="Files to add", file_count="multiple", file_types=sorted(SUFFIXES), elem_id="uploads")
     button = gr.Button("Index", variant="primary", elem_id="index")
     report = gr.Textbox(label="Result", lines=3, interactive=False, elem_id="report")
     documents = gr.Dataframe(

@@ -131,7 +131,7 @@ def _print_comparison(results: dict[str, dict[str, dict[str, float]]]) -> None:
         row(f"{BEST_CHANGED}, s", BEST_CHANGED, "seconds", "{:.1f}", "less", CHANGED)
     else:
         row(f"{CHANGED}, s", CHANGED, "seconds", "{:.1f}")
-    row("passages embedded for it", BEST_CHANGED, "passages", "{:.0f}", "", CHANGED)
+    row("passages embedded for it", BEST_CHANGED, "embedded", "{:.0f}", "", CHANGED)
 
 
 def _growth(books: list[Path], sizes: list[int], plot: Path | None) -> None:
@@ -317,7 +317,8 @@ def _ours(work: Path) -> None:
             raise SystemExit(f"not read: {report.failed}")
         held = sum(record.passages for record in course.documents())
         disk = _disk(work / "home" / "courses")
-        _tell(phase, report.seconds, pages=report.pages, passages=report.passages, held=held, disk=disk)
+        counts = {"pages": report.pages, "passages": report.passages}
+        _tell(phase, report.seconds, **counts, embedded=report.embedded, held=held, disk=disk)
 
     sync(FIRST)
     sync(AGAIN)
@@ -369,7 +370,7 @@ def _langchain(work: Path) -> None:
             return
         started = time.perf_counter()
         result = index(list(read())[1], manager, vectors, **options)
-        _tell(phase, time.perf_counter() - started, passages=result["num_added"])
+        _tell(phase, time.perf_counter() - started, embedded=result["num_added"])
 
 
 if __name__ == "__main__":

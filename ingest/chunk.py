@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -73,7 +73,7 @@ def split(pages: Sequence[Page], settings: SplitSettings, count_tokens: Callable
         keep_separator="end",
         chunk_size=settings.passage_tokens,
         chunk_overlap=settings.overlap_tokens,
-        length_function=count_tokens,
+        length_function=lru_cache(4096)(count_tokens),  # it asks four times for the length of each sentence
     )
     text = document_text(pages)
     offsets = [0, *accumulate(len(page.text) + 1 for page in pages)][:-1]

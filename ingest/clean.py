@@ -6,16 +6,17 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
+# What is written instead of a character, for str.translate.
 # Presentation forms that stand for ordinary letters. Typeset mathematics uses whole alphabets of its own for italic and
 # bold letters; models and searches know the plain ones. Other compatibility characters (², ½, ℃) keep their meaning.
 _LIGATURES = range(0xFB00, 0xFB50)  # Latin, Armenian and Hebrew
 _ARABIC_FORMS = (*range(0xFB50, 0xFDD0), *range(0xFDF0, 0xFE00), *range(0xFE70, 0xFEFF))
 _MATH_LETTERS = range(0x1D400, 0x1D800)
-_PLAIN = {code: unicodedata.normalize("NFKC", chr(code)) for code in (*_LIGATURES, *_MATH_LETTERS)}
+PLAIN = {code: unicodedata.normalize("NFKC", chr(code)) for code in (*_LIGATURES, *_MATH_LETTERS)}
 # A vowel mark by itself is given as a space with the mark; the letter before it is its place.
-_PLAIN |= {code: unicodedata.normalize("NFKC", chr(code)).strip() for code in _ARABIC_FORMS}
-_PLAIN |= {0x00A0: " ", 0x202F: " ", 0x2007: " ", 0x200B: "", 0x2060: "", 0xFEFF: ""}
-_PLAIN |= dict.fromkeys((0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "")  # direction marks
+PLAIN |= {code: unicodedata.normalize("NFKC", chr(code)).strip() for code in _ARABIC_FORMS}
+PLAIN |= {0x00A0: " ", 0x202F: " ", 0x2007: " ", 0x200B: "", 0x2060: "", 0xFEFF: ""}
+PLAIN |= dict.fromkeys((0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "")  # direction marks
 # Glyphs that the document does not name; a reader gives them as U+FFFD, non-characters, or control characters.
 _LOST_SET = "\ufffd-\uffff\ufdd0-\ufdef\ud800-\udfff"
 _LOST = re.compile(f"[{_LOST_SET}]+")
@@ -79,7 +80,7 @@ def clean_pages(raw: Sequence[str], titles: Sequence[Collection[str]] = ()) -> l
 
 def _lines(text: str) -> list[_Line]:
     """Normalize characters and return the page's non-empty lines, inner white space collapsed."""
-    text = _ONE_LOST.sub(_with_ligature, text.translate(_PLAIN).replace("\r", "\n"))
+    text = _ONE_LOST.sub(_with_ligature, text.translate(PLAIN).replace("\r", "\n"))
     text = without_control_characters(_LOST.sub("\ufffd", text))
     text = unicodedata.normalize("NFC", text)
     # A soft hyphen that was printed is a word's break at a line's end, and a plain hyphen within a line.
@@ -228,7 +229,7 @@ def _paragraphs(lines: list[_Line], compounds: set[str]) -> str:
             keep = whole or hyphen[1][-1].isdigit() or not following[0].islower()  # "a 20-bit number"
             text = (text if keep else text[:-1]) + following
         else:
-            text += ("" if _is_cjk(text[-1]) and _is_cjk(following[0]) else " ") + following
+            text += ("" if is_unspaced(text[-1]) and is_unspaced(following[0]) else " ") + following
     return text
 
 
@@ -262,6 +263,6 @@ def _ragged(lines: list[_Line], full: int) -> set[int]:
     return apart
 
 
-def _is_cjk(character: str) -> bool:
+def is_unspaced(character: str) -> bool:
     """Say whether `character` belongs to a script written without spaces; Korean is wide, but has them."""
     return unicodedata.east_asian_width(character) in "WF" and not "\uac00" <= character <= "\ud7a3"

@@ -132,7 +132,7 @@ class Course:
         while True:
             generation = self._store.generation()
             try:
-                ranked = for_each_option(find, index, query, options)[:depth] if options else find(index, whole, depth)
+                ranked = for_each_option(find, index, query, options, limit)[:depth] if options else find(index, whole, depth)
                 found = self._store.passages([id_ for id_, _ in ranked], index.where.documents)
             except CourseError:
                 if self._store.generation() == generation or time.monotonic() > started + _PATIENCE:

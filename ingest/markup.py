@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ingest.clean import without_control_characters
+from ingest.clean import PLAIN, is_unspaced, without_control_characters
 from ingest.document import DocumentText, Heading, Page, Reader
 from ingest.errors import UnreadableDocumentError
 
@@ -19,11 +19,8 @@ if TYPE_CHECKING:
     from markdown_it.rules_inline import StateInline
     from markdown_it.token import Token
 
-# Ligatures and the alphabets of typeset mathematics stand for letters that models and searches know; of the characters that
-# print nothing only the spaces matter.
-_PLAIN = {code: unicodedata.normalize("NFKC", chr(code)) for code in (*range(0xFB00, 0xFB07), *range(0x1D400, 0x1D800))}
-_PLAIN |= dict.fromkeys((0x00A0, 0x202F, 0x2007, 0x2028, 0x2029, 0x000B, 0x000C, 0x000D), " ")
-_PLAIN |= dict.fromkeys((0x00AD, 0x200B, 0x2060, 0xFEFF), "")
+# Of the characters that print nothing, only the spaces matter here.
+_PLAIN = PLAIN | dict.fromkeys((0x2028, 0x2029, 0x000B, 0x000C, 0x000D), " ") | {0x00AD: ""}
 _WRAP = range(40, 121)  # the widths that people and editors wrap text to; longer lines are whole paragraphs
 _LIST_ITEM = re.compile(r"(?:[-*+•–]|\(?(?:\d{1,3}|[a-zA-Z])[.)])\s+")
 _FRONT_MATTER = re.compile(r"---[ \t]*\n(?=[\w\"'-]+[ \t]*:)(?:[ \t]*[^\s][^\n]*\n)*?(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
@@ -223,19 +220,14 @@ def _wrapped(line: str, following: str, width: int) -> bool:
     """Say whether `line` ends where it does because `following` did not fit in `width` characters."""
     if not width or line[-1] in "{};" or not re.search(r"\w", line) or not re.search(r"\w", following):
         return False
-    first_word = following if _is_wide(following[0]) else following.split()[0]
+    first_word = following if is_unspaced(following[0]) else following.split()[0]
     runs_on = line[-1] not in ".!?:" and following[0].islower()
     return (runs_on and (line[-1] == "-" or len(line) >= 0.6 * width)) or len(line) + 1 + len(first_word) > 0.9 * width
 
 
 def _joined(text: str, following: str) -> str:
     hyphenated = re.search(r"\w-\Z", text) is not None
-    return text + ("" if hyphenated or (_is_wide(text[-1]) and _is_wide(following[0])) else " ") + following
-
-
-def _is_wide(character: str) -> bool:
-    """Say whether `character` belongs to a script written without spaces; Korean is wide, but has them."""
-    return unicodedata.east_asian_width(character) in "WF" and not "\uac00" <= character <= "\ud7a3"
+    return text + ("" if hyphenated or (is_unspaced(text[-1]) and is_unspaced(following[0])) else " ") + following
 
 
 def _markdown_parser() -> "MarkdownIt":
@@ -350,7 +342,7 @@ def _inline_text(tokens: Sequence["Token"]) -> str:
     # The source's own line ends are all "\n", so that "\r" stands for one that only wraps. Chinese wraps without a space.
     return re.sub(
         r"(.?)[ \t]*\r[ \t]*(?=(.?))",
-        lambda m: m[1] + ("" if m[1] and m[2] and _is_wide(m[1]) and _is_wide(m[2]) else " "),
+        lambda m: m[1] + ("" if m[1] and m[2] and is_unspaced(m[1]) and is_unspaced(m[2]) else " "),
         text,
     )
 

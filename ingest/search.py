@@ -24,16 +24,24 @@ class Index:
 
     def embed(self, query: str) -> np.ndarray:
         """Return the query's vector, float32 of length 1."""
-        if query not in self._vectors:
-            self._vectors[query] = self.embedder.encode([query])[0]
+        self.embed_all([query])
         return self._vectors[query]
+
+    def embed_all(self, queries: Sequence[str]) -> None:
+        """Embed several queries at once, which is faster than one after the other."""
+        new = [query for query in queries if query not in self._vectors]
+        if new:
+            self._vectors.update(zip(new, self.embedder.encode(new), strict=True))
 
 
 # (index, query, limit) → up to `limit` pairs of passage id and score, best first, ids distinct
 SearchMethod: TypeAlias = Callable[[Index, str, int], list[tuple[str, float]]]
 
 CANDIDATES = 50  # how deep each ranking is read before two are fused
-_RRF_K = 60  # Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet", SIGIR 2009
+# Cormack, Clarke and Büttcher, "Reciprocal rank fusion outperforms Condorcet", SIGIR 2009, have 60; the two best rankings
+# of a small index deserve more trust in their first places (docs/log.md).
+_RRF_K = 10
+_OPTIONS = 0.5  # what the rankings for single options weigh together, where that for all of them weighs 1
 
 
 def dense(index: Index, query: str, limit: int) -> list[tuple[str, float]]:
@@ -61,36 +69,52 @@ def hybrid(index: Index, query: str, limit: int) -> list[tuple[str, float]]:
     return list(islice(reciprocal_rank_fusion(rankings), limit))
 
 
-def reciprocal_rank_fusion(rankings: Sequence[Sequence[str]]) -> list[tuple[str, float]]:
-    """Fuse rankings of ids: each adds 1 / (60 + its rank, from 1). Ties go to the smaller id, so that order is certain."""
+def reciprocal_rank_fusion(
+    rankings: Sequence[Sequence[str]], weights: Sequence[float] | None = None
+) -> list[tuple[str, float]]:
+    """Fuse rankings of ids: each adds its weight (1) / (10 + its rank, from 1). Ties go to the smaller id."""
     scores: dict[str, float] = {}
-    for ranking in rankings:
+    for ranking, weight in zip(rankings, weights or [1.0] * len(rankings), strict=True):
         for rank, id_ in enumerate(ranking, start=1):
-            scores[id_] = scores.get(id_, 0.0) + 1 / (_RRF_K + rank)
+            scores[id_] = scores.get(id_, 0.0) + weight / (_RRF_K + rank)
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
 
 
 METHODS: dict[str, SearchMethod] = {"hybrid": hybrid, "dense": dense, "euclidean": euclidean, "lexical": lexical}
 
 
-def for_each_option(method: SearchMethod, index: Index, question: str, options: Sequence[str]) -> list[tuple[str, float]]:
-    """Rank passages for question + option, for each option, and for all of them together, and fuse the rankings.
+def for_each_option(
+    method: SearchMethod, index: Index, question: str, options: Sequence[str], limit: int
+) -> list[tuple[str, float]]:
+    """Rank passages for the question with all its options and with each of them, and fuse the rankings.
 
-    A passage that is the best for one option and says nothing of the others stands high in such a ranking.
+    Where `limit` leaves room for the others, the best passage of each option is among the first `limit`, in the last places
+    if it is nowhere better: what speaks for an option that the rest of the question leads away from is seen, too.
     """
     queries = ["\n".join((question, *options)), *(f"{question}\n{option}" for option in options)]
-    return reciprocal_rank_fusion([[id_ for id_, _ in method(index, query, CANDIDATES)] for query in queries])
+    if method is not lexical:
+        index.embed_all(queries)
+    rankings = [[id_ for id_, _ in method(index, query, CANDIDATES)] for query in queries]
+    fused = reciprocal_rank_fusion(rankings, [1.0, *[_OPTIONS / len(options)] * len(options)])
+    if limit <= len(options):
+        return fused
+    best = {ranking[0] for ranking in rankings[1:] if ranking}
+    missing = [pair for pair in fused[limit:] if pair[0] in best]
+    # What gives way to them may itself be the best for an option, and stays.
+    others = [pair for pair in fused[:limit] if pair[0] not in best]
+    given_up = others[len(others) - len(missing) :]
+    rest = [pair for pair in fused[limit:] if pair not in missing]
+    return [*(pair for pair in fused[:limit] if pair not in given_up), *missing, *given_up, *rest]
 
 
-def relevances(index: Index, query: str, passages: Sequence[Passage]) -> list[float]:
-    """Return for each passage how probably it belongs to what `query` asks about, from 0 to 1.
+def signals(index: Index, query: str, passages: Sequence[Passage]) -> list[tuple[float, float]]:
+    """Return for each passage its cosine similarity to `query`, and the share of the query's words that stand in it.
 
-    Unlike the scores of a search this can be compared between queries and courses. It is a logistic function of the cosine
-    similarity and of the share of the query's words, weighted by their rarity in the index, that stand in the passage.
+    Words count by their rarity in the index. A query without words gives zeros.
     """
     words = search_terms(query)
     if not passages or not words:
-        return [0.0] * len(passages)
+        return [(0.0, 0.0)] * len(passages)
     similarity = index.store.similarities(index.embed(query), [passage.id for passage in passages])
     total, counts = index.store.frequencies(words)
     weights = {word: math.log1p(total / (1 + counts.get(word, 0))) for word in words}
@@ -99,12 +123,20 @@ def relevances(index: Index, query: str, passages: Sequence[Passage]) -> list[fl
     for passage in passages:
         present = set(terms(passage.text))
         covered = sum(weight for word, weight in weights.items() if word in present) / whole
-        results.append(relevance(similarity.get(passage.id, 0.0), covered))
+        results.append((similarity.get(passage.id, 0.0), covered))
     return results
 
 
-# Fitted on questions of four textbooks, each asked of its own book (related) and of the others (unrelated):
-# benchmarks/relevance.py.
+def relevances(index: Index, query: str, passages: Sequence[Passage]) -> list[float]:
+    """Return for each passage how probably it belongs to what `query` asks about, from 0 to 1.
+
+    Unlike the scores of a search this can be compared between queries and courses.
+    """
+    return [relevance(*signal) for signal in signals(index, query, passages)]
+
+
+# Fitted on the questions of four textbooks, each asked of its own book and of the others:
+# benchmarks/retrieval.py --textbooks --relevance.
 _INTERCEPT, _BY_COSINE, _BY_COVERAGE = -9.0, 12.0, 8.0
 RELEVANT = 0.5  # below it, a course most probably holds nothing about the question
 

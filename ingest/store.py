@@ -326,6 +326,18 @@ class Store:
                 asked *= 2  # a document is being replaced, and its unlisted vectors crowd out the listed ones
         return [(id_, 1 - float(d)) for id_, d in zip(ids, distances, strict=True) if id_ in visible][:limit]
 
+    def vectors(self, content: str) -> dict[str, np.ndarray]:
+        """Return the vectors (float32, one dimension) of the passages of the content with that key, by the passages' texts."""
+        with self._connect() as db:
+            texts = dict(db.execute("SELECT id, text FROM passages WHERE content = ?", (content,)).fetchall())
+        found: dict[str, np.ndarray] = {}
+        with self._chroma() as collection:
+            for part in _batches(list(texts)):
+                result = collection.get(ids=list(part), include=["embeddings"])
+                held = np.asarray(result["embeddings"], dtype=np.float32)
+                found.update(zip((texts[id_] for id_ in result["ids"]), held, strict=True))
+        return found
+
     def similarities(self, vector: np.ndarray, ids: Sequence[str]) -> dict[str, float]:
         """Return the cosine similarity to `vector` of each of the passages `ids` that has a vector."""
         if not ids:

@@ -18,7 +18,7 @@ from ingest.errors import CourseError, UnreadableDocumentError
 from ingest.read import SUFFIXES, UNSUPPORTED, FileRead, PagesRead, ReadOptions, read_documents
 from ingest.store import Content, DocumentRecord, Store
 
-_EMBED_BATCH = 256  # passages between two reports of progress
+_EMBED_BATCH = 512  # passages between two reports of progress
 _READING = 0.2  # the share of a file's work that reading is; embedding is nearly all the rest
 
 
@@ -81,10 +81,14 @@ class SyncPlan:
 
 @dataclass(slots=True)
 class SyncReport(SyncPlan):
-    """What a sync did; `failed` maps every file that gave no text to the reason. Pages and passages are those written."""
+    """What a sync did; `failed` maps every file that gave no text to the reason.
+
+    Pages and passages are those written; `embedded` of the passages needed a new vector.
+    """
 
     pages: int = 0
     passages: int = 0
+    embedded: int = 0
     seconds: float = 0.0
 
 
@@ -189,7 +193,7 @@ def apply_plan(
     store.set_meta("unfinished", "yes")
     if links or gone:
         store.relink(links, gone)
-    _Indexing(store, material, report, paths, plan, options, settings, embedder, identity, on_progress).run()
+    _Indexing(store, material, report, paths, plan, known, options, settings, embedder, identity, on_progress).run()
     store.unset_meta("unfinished")
     return report
 
@@ -204,12 +208,14 @@ class _Indexing:
         report: SyncReport,
         paths: dict[str, list[str]],
         plan: SyncPlan,
+        known: Mapping[str, str],
         options: ReadOptions,
         settings: SplitSettings,
         embedder: Callable[[], Embedder],
         identity: Mapping[str, str],
         on_progress: Callable[[Progress], None],
     ) -> None:
+        self._known = {name: known[name] for name in plan.changed}  # the contents they had
         self._store, self._material, self._report = store, material, report
         self._paths, self._plan, self._options, self._settings = paths, plan, options, settings
         self._embedder, self._identity, self._on_progress = embedder, identity, on_progress
@@ -217,7 +223,6 @@ class _Indexing:
         self._parts = dict.fromkeys(self._sizes, 0.0)  # how far each file is, from 0 to 1
         self._pages: Counter[str] = Counter()
         self._done = 0
-        self._embedded = 0
         self._started = time.perf_counter()
         self._embedding_seconds = 0.0
 
@@ -278,16 +283,18 @@ class _Indexing:
         self._tell(name)
 
     def _embed(self, name: str, pieces: list[Piece]) -> np.ndarray:
-        vectors = []
-        for start in range(0, len(pieces), _EMBED_BATCH):
-            texts = [piece.text for piece in pieces[start : start + _EMBED_BATCH]]
+        """Return the vectors of `pieces`; those whose text stood in the file before it changed are taken from there."""
+        known = self._store.vectors(self._known[name]) if name in self._known else {}
+        new = list(dict.fromkeys(piece.text for piece in pieces if piece.text not in known))
+        for start in range(0, len(new), _EMBED_BATCH):
+            texts = new[start : start + _EMBED_BATCH]
             began = time.perf_counter()
-            vectors.append(self._embedder().encode(texts))
+            known.update(zip(texts, self._embedder().encode(texts), strict=True))
             self._embedding_seconds += time.perf_counter() - began
-            self._embedded += len(texts)
-            self._parts[name] = _READING + (1 - _READING) * (start + len(texts)) / len(pieces)
+            self._report.embedded += len(texts)
+            self._parts[name] = _READING + (1 - _READING) * (start + len(texts)) / len(new)
             self._tell(name)
-        return np.concatenate(vectors)
+        return np.stack([known[piece.text] for piece in pieces])
 
     def _ids(self, key: str, pieces: list[Piece]) -> list[str]:
         made_from = json.dumps([key, dict(self._identity)], sort_keys=True)
@@ -299,9 +306,9 @@ class _Indexing:
             fraction = sum(self._sizes[file] * part for file, part in self._parts.items()) / max(1, whole)
         elapsed = time.perf_counter() - self._started
         left = elapsed * (1 - fraction) / fraction if fraction > 0.02 else None
-        rate = self._embedded / self._embedding_seconds if self._embedding_seconds else 0.0
+        rate = self._report.embedded / self._embedding_seconds if self._embedding_seconds else 0.0
         self._on_progress(
-            Progress(name, self._done, len(self._sizes), self._pages.total(), self._embedded, fraction, rate, left)
+            Progress(name, self._done, len(self._sizes), self._pages.total(), self._report.embedded, fraction, rate, left)
         )
 
 

@@ -52,6 +52,16 @@ def test_uploads_go_to_the_folder_that_the_course_follows(home: Path, folder: Pa
     assert Course("os").documents() == before
 
 
+def test_other_course_files_than_pdfs_can_be_uploaded(home: Path, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.md"
+    notes.write_text("# Birds\n\nHerons wade.", encoding="utf-8")
+    assert index_uploads("birds", [str(notes)], ignore).added == ["notes.md"]
+    fake = tmp_path / "slides.pptx"
+    fake.write_bytes(b"no archive")
+    with pytest.raises(UserError, match=r"slides\.pptx is not a PPTX; choose PDF, DOCX"):
+        index_uploads("birds", [str(fake)], ignore)
+
+
 def test_removing_a_course_keeps_its_uploads(home: Path, tmp_path: Path, make_pdf: MakePdf) -> None:
     index_uploads("birds", [str(make_pdf(tmp_path / "a.pdf", "Herons wade."))], ignore)
     kept = Course.open("birds").folder / "a.pdf"
@@ -71,7 +81,7 @@ def test_bad_uploads_are_refused_before_anything_is_stored(home: Path, tmp_path:
         index_uploads("x", [str(good), str(twin)], ignore)
     for name, uploads, message in (
         ("", [str(good)], "name the course"),
-        ("x", [], "choose PDFs"),
+        ("x", [], "choose files"),
         ("../x", [str(good)], "course name"),
     ):
         with pytest.raises(CourseError, match=message):

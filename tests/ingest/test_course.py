@@ -1,11 +1,7 @@
 """The real chain: PDFs on disk → Chroma and SQLite on disk → passages."""
 
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -212,36 +208,6 @@ def test_progress_runs_from_nothing_to_all(folder: Path) -> None:
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0.0, 1.0)
     assert (seen[-1].pages, seen[-1].passages) == (report.pages, report.passages)
-
-
-def test_a_killed_sync_is_finished_by_the_next(tmp_path: Path, home: Path, folder: Path) -> None:
-    expected = Course("untouched")
-    expected.sync(folder)
-    shutil.rmtree(home / "courses" / "os", ignore_errors=True)
-    script = "import sys; from pathlib import Path; from ingest.course import Course; Course('os').sync(Path(sys.argv[1]))"
-    database = home / "courses" / "os" / "index.sqlite3"
-    for _ in range(3):
-        process = subprocess.Popen([sys.executable, "-c", script, str(folder)], stderr=subprocess.DEVNULL)
-        known = _documents_in(database)
-        while process.poll() is None and _documents_in(database) == known:  # kill it once it has stored one more document
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    course = Course("os")
-    course.sync(folder)
-    assert state(course) == state(expected)
-    assert course.verify() == []
-
-
-def _documents_in(database: Path) -> int:
-    try:
-        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as db:
-            return int(db.execute("SELECT count(*) FROM documents").fetchone()[0])
-    except sqlite3.Error:
-        return 0
-    finally:
-        if "db" in locals():
-            db.close()
 
 
 def test_vectors_without_a_passage_are_never_found_and_get_swept(folder: Path) -> None:

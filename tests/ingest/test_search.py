@@ -72,13 +72,14 @@ def test_each_option_brings_its_own_passage(operating_systems: Course) -> None:
         for found in each
     ] == ["lookaside", "journal", "exclusion"]
     fused = {hit.passage.id for hit in operating_systems.search("What is this?", 6, options=options)}
-    assert len({found[0].passage.id for found in each} & fused) >= 2
+    assert {found[0].passage.id for found in each} <= fused
 
 
 def test_fusion_adds_what_each_ranking_gives() -> None:
     fused = reciprocal_rank_fusion([["a", "b"], ["b", "c"]])
     assert [id_ for id_, _ in fused] == ["b", "a", "c"]
-    assert fused[0][1] == pytest.approx(1 / 62 + 1 / 61)
+    assert fused[0][1] == pytest.approx(1 / 12 + 1 / 11)
+    assert [id_ for id_, _ in reciprocal_rank_fusion([["a"], ["c"]], [1, 2])] == ["c", "a"]
 
 
 def test_passages_that_nearly_repeat_a_better_one_are_left_out(home: Path, tmp_path: Path) -> None:

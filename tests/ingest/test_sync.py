@@ -121,6 +121,20 @@ def test_a_renamed_file_keeps_its_passages_and_nothing_is_embedded(folder: Path)
     assert course.verify() == []
 
 
+def test_of_a_changed_file_only_the_passages_that_are_new_are_embedded(notes: Path) -> None:
+    course = a_course()
+    course.sync(notes)
+    file = notes / "birds.txt"
+    file.write_text(f"{prose('birds.txt')}\n\nHummingbirds hover.", encoding="utf-8")
+    reports: list[SyncReport] = []
+    count = embedded(course, lambda: reports.append(course.sync(notes)))
+    assert reports[0].changed == ["birds.txt"]
+    assert 0 < count == reports[0].embedded < reports[0].passages / 2
+    untouched = a_course("untouched")
+    untouched.sync(notes)
+    assert whole_state(course) == whole_state(untouched)
+
+
 def test_two_files_that_swap_names_are_not_read_again(notes: Path) -> None:
     course = a_course()
     course.sync(notes)
