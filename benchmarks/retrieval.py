@@ -27,6 +27,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+# Beside this script lies ingest.py, which Python would take for the package of that name.
+sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+
 if TYPE_CHECKING:
     from assistant.evaluate import Place
     from assistant.mcq import MCQ

@@ -30,6 +30,9 @@ from typing import Any
 
 import numpy as np
 
+# Beside this script lies ingest.py, which Python would take for the package of that name.
+sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+
 ROOT = Path(__file__).resolve().parent.parent
 DIMENSION = 384
 DOCUMENT = 500  # passages a document

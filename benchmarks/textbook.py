@@ -18,6 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+# Beside this script lies ingest.py, which Python would take for the package of that name.
+sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+
 RUNS = ["cloze:3", "cloze:0", "letter:3", "letter:0"]
 
 
