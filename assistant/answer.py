@@ -1,16 +1,35 @@
 """Assistant: retrieve passages, prompt the model, score the options → Answer."""
 
+import re
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from assistant.debias import averaged, rotated, shifts
 from assistant.mcq import MCQ
 from assistant.model import LanguageModel, ScoringKind
 from assistant.prompt import Prompt, render
-from assistant.scoring import encode, score_letters, score_texts
+from assistant.scoring import OptionScores, check_window, encode, score
 from ingest.course import Course, Hit
+from ingest.errors import UserError
+from ingest.search import RELEVANT
 
 _LITTLE_MASS = 0.1
+_SENTENCE = re.compile(r"(?<=[.!?…。！？])\s+|\n+")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an answer's probabilities are made of, one number for each option, in nats up to a constant.
+
+    `model` is the model's own score over its temperature. `lexical` and `dense` are the evidence: the best score that question
+    and option together reach in the course, by words (BM25) and by meaning (cosine); empty where it was not looked for.
+    """
+
+    model: tuple[float, ...]
+    lexical: tuple[float, ...] = ()
+    dense: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +37,8 @@ class Answer:
     """A question's answer: `probabilities` belong to the options in order and sum to 1; `letter` is the likeliest.
 
     `sources` are the passages that the model read, most relevant first. `letter_mass` is the share of the next token's
-    probability that all letters hold (None under cloze scoring). `warnings` are sentences for the user.
+    probability that all letters hold (None under cloze scoring). `warnings` are sentences for the user. `seconds` is what the
+    question took, or its share of what several took that were read together.
     """
 
     mcq: MCQ
@@ -30,9 +50,11 @@ class Answer:
     letter_mass: float | None
     warnings: tuple[str, ...]
     seconds: float
+    parts: Parts
 
     def to_json(self) -> dict[str, Any]:
         """Return what a script needs, in types that JSON knows."""
+        evidence = {"lexical": self.parts.lexical, "dense": self.parts.dense}
         return {
             "id": self.mcq.id,
             "question": self.mcq.question,
@@ -57,9 +79,36 @@ class Answer:
             "model": self.model,
             "scoring": self.scoring,
             "letter_mass": None if self.letter_mass is None else round(self.letter_mass, 6),
+            "scores": [round(value, 5) for value in self.parts.model],
+            "evidence": {kind: [round(value, 5) for value in values] for kind, values in evidence.items() if values},
             "warnings": list(self.warnings),
             "seconds": round(self.seconds, 3),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Influence:
+    """How much one source moved an answer: by how much the letter's probability falls without it.
+
+    `sentence` is the one in it whose removal lowers that probability most, with by how much; empty where none does.
+    """
+
+    hit: Hit
+    drop: float
+    sentence: str
+    sentence_drop: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A question ready to be scored."""
+
+    mcq: MCQ
+    hits: list[Hit]
+    warnings: list[str]
+    lexical: tuple[float, ...]
+    dense: tuple[float, ...]
+    seconds: float
 
 
 class Assistant:
@@ -72,60 +121,182 @@ class Assistant:
         *,
         scoring: ScoringKind | None = None,
         passages: int | None = None,
+        permute: int = 1,
     ) -> None:
-        """`scoring` and `passages` (how many the prompt shows) default to what the model's card says."""
+        """`scoring` and `passages` (how many the prompt shows) default to what the model's card says.
+
+        `permute` asks under so many cyclic rotations of the options and averages; it matters where the options are listed.
+        """
         self.lm = lm
         self.course = course
         self.scoring = scoring or lm.card.scoring
         self.passages = lm.card.passages if passages is None else passages
-        if course is not None and self.passages:
+        self.permute = permute
+        # What the card says was learnt with its own scoring; with another, temperature and weights would be off.
+        own = self.scoring == lm.card.scoring
+        self.temperature = lm.card.temperature if own else 1.0
+        self.fusion = lm.card.fusion if own and course is not None else type(lm.card.fusion)()
+        self.priors = dict(lm.card.letter_priors) if self.scoring == "letter" else {}
+        if course is not None and (self.passages or self.fusion.is_used):
             course.warm_up()
 
-    def answer(self, mcq: MCQ) -> Answer:
+    def answer(self, mcq: MCQ, examples: Sequence[MCQ] = ()) -> Answer:
         """Answer one question; the same question gets the same answer. Raises ModelError where it exceeds the window."""
-        started = time.perf_counter()
-        hits, prompt, dropped = self.prepare(mcq)
-        warnings = []
-        if dropped:
-            warnings.append(
-                f"only {len(hits)} of {len(hits) + dropped} passages fit the model's window of {self.lm.window} tokens"
-            )
-        if self.scoring == "letter":
-            scores = score_letters(self.lm, prompt)
-        else:
-            scores = score_texts(self.lm, prompt, self.lm.card.normalization)
-        if scores.letter_mass is not None and scores.letter_mass < _LITTLE_MASS:
-            warnings.append(
-                f"the model gives all letters together {scores.letter_mass:.0%} of its probability: "
-                "it may not follow this kind of prompt; try --scoring cloze"
-            )
-        # Probabilities from another scoring than the card's would be off by its temperature.
-        temperature = self.lm.card.temperature if self.scoring == self.lm.card.scoring else 1.0
-        probabilities = scores.probabilities(temperature)
-        return Answer(
-            mcq=mcq,
-            letter=mcq.letters[probabilities.index(max(probabilities))],
-            probabilities=probabilities,
-            sources=tuple(hits),
-            model=self.lm.name,
-            scoring=self.scoring,
-            letter_mass=scores.letter_mass,
-            warnings=tuple(warnings),
-            seconds=time.perf_counter() - started,
-        )
+        (answer,) = self.answer_many([mcq], examples)
+        if isinstance(answer, UserError):
+            raise answer
+        return answer
 
-    def prepare(self, mcq: MCQ) -> tuple[list[Hit], Prompt, int]:
+    def answer_many(self, mcqs: Sequence[MCQ], examples: Sequence[MCQ] = ()) -> list[Answer | UserError]:
+        """Answer questions together, which takes less time than one by one; each gets its answer, or why it has none.
+
+        `examples` are solved questions that all prompts begin with.
+        """
+        results: dict[int, Answer | UserError] = {}
+        ready: list[tuple[int, _Prepared]] = []
+        for index, mcq in enumerate(mcqs):
+            try:
+                ready.append((index, self._prepared(mcq, examples)))
+            except UserError as error:
+                results[index] = error
+        started = time.perf_counter()
+        scored = self._scored([item.mcq for _, item in ready], [item.hits for _, item in ready], examples)
+        share = (time.perf_counter() - started) / max(1, len(ready))
+        for (index, item), (probabilities, scores, mass) in zip(ready, scored, strict=True):
+            results[index] = self._answer(item, probabilities, scores, mass, share)
+        return [results[index] for index in range(len(mcqs))]
+
+    def explain(self, answer: Answer, examples: Sequence[MCQ] = ()) -> list[Influence]:
+        """Return how much each source of `answer` moved the probability of its letter, by asking again without it."""
+        chosen = answer.mcq.letters.index(answer.letter)
+        hits = list(answer.sources)
+        sentences = [[part for part in _SENTENCE.split(hit.passage.text) if part.strip()] for hit in hits]
+        variants: list[list[Hit]] = []
+        for place, hit in enumerate(hits):
+            variants.append([*hits[:place], *hits[place + 1 :]])
+            for sentence in sentences[place]:
+                shorter = replace(hit, passage=replace(hit.passage, text=hit.passage.text.replace(sentence, "", 1).strip()))
+                variants.append([*hits[:place], shorter, *hits[place + 1 :]])
+        scored = iter(self._scored([answer.mcq] * len(variants), variants, examples))
+
+        def drop() -> float:
+            own = next(scored)[1]
+            fused = self._fused(own, answer.parts.lexical, answer.parts.dense)
+            return answer.probabilities[chosen] - OptionScores(fused).probabilities()[chosen]
+
+        found = []
+        for hit, parts in zip(hits, sentences, strict=True):
+            whole = drop()
+            drops = [(drop(), sentence) for sentence in parts]
+            most, sentence = max(drops, default=(0.0, ""), key=lambda pair: pair[0])
+            found.append(Influence(hit, whole, sentence if most > 0 else "", max(0.0, most)))
+        return found
+
+    def prepare(self, mcq: MCQ, examples: Sequence[MCQ] = ()) -> tuple[list[Hit], Prompt, int]:
         """Return the passages to show, most relevant first, the prompt with them, and how many did not fit the window.
 
-        The least relevant passages are dropped until the prompt fits; the question always stays.
+        The least relevant passages are dropped until the prompt fits; the question always stays. Raises ModelError where it
+        alone does not fit.
         """
         hits: list[Hit] = []
         if self.course is not None and self.passages:
             # The options name what the question asks about: with them the right section is found far more often.
             hits = self.course.search("\n".join((mcq.question, *mcq.options)), self.passages)
+        return self._fitted(mcq, hits, examples)
+
+    def _fitted(self, mcq: MCQ, hits: list[Hit], examples: Sequence[MCQ]) -> tuple[list[Hit], Prompt, int]:
         found = len(hits)
         while True:
-            prompt = render(mcq, [hit.passage.text for hit in hits], self.scoring)
-            if not hits or encode(self.lm, prompt).longest <= self.lm.window:
+            prompt = self._prompt(mcq, hits, examples)
+            longest = encode(self.lm, prompt).longest
+            if longest <= self.lm.window or not hits:
+                check_window(self.lm, longest)
                 return hits, prompt, found - len(hits)
             hits = hits[:-1]
+
+    def _prompt(self, mcq: MCQ, hits: Sequence[Hit], examples: Sequence[MCQ]) -> Prompt:
+        return render(mcq, [hit.passage.text for hit in hits], self.scoring, examples)
+
+    def _prepared(self, mcq: MCQ, examples: Sequence[MCQ]) -> _Prepared:
+        started = time.perf_counter()
+        hits, _, dropped = self.prepare(mcq, examples)
+        warnings = []
+        if dropped:
+            warnings.append(
+                f"only {len(hits)} of {len(hits) + dropped} passages fit the model's window of {self.lm.window} tokens"
+            )
+        if hits and self.course is not None and all(hit.relevance < RELEVANT for hit in hits):
+            hits = []
+            warnings.append(f"the course {self.course.name} seems to hold nothing about this; answered without it")
+        lexical: tuple[float, ...] = ()
+        dense: tuple[float, ...] = ()
+        if self.course is not None and self.fusion.is_used:
+            lexical, dense = self.course.evidence(mcq.question, mcq.options)
+        return _Prepared(mcq, hits, warnings, lexical, dense, time.perf_counter() - started)
+
+    def _scored(
+        self, mcqs: Sequence[MCQ], hits: Sequence[Sequence[Hit]], examples: Sequence[MCQ]
+    ) -> list[tuple[tuple[float, ...], tuple[float, ...], float | None]]:
+        """Return for each question the model's own probabilities, its scores over its temperature, and its letter mass."""
+        rotations = [shifts(len(mcq.options), self.permute if self.scoring == "letter" else 1) for mcq in mcqs]
+        prompts = [
+            self._prompt(rotated(mcq, shift) if shift else mcq, of_question, examples)
+            for mcq, of_question, moved in zip(mcqs, hits, rotations, strict=True)
+            for shift in moved
+        ]
+        scored = iter(score(self.lm, prompts, self.scoring, self.lm.card.normalization))
+        results = []
+        for mcq, moved in zip(mcqs, rotations, strict=True):
+            under = [(shift, next(scored)) for shift in moved]
+            prior = self.priors.get(len(mcq.options)) if len(moved) < len(mcq.options) else None
+            seen = [(shift, self._debiased(found, prior).probabilities(self.temperature)) for shift, found in under]
+            probabilities = averaged(seen)
+            if len(moved) == 1:
+                scores = tuple(value / self.temperature for value in self._debiased(under[0][1], prior).scores)
+            else:
+                scores = _logs(probabilities)
+            masses = [found.letter_mass for _, found in under if found.letter_mass is not None]
+            results.append((probabilities, scores, sum(masses) / len(masses) if masses else None))
+        return results
+
+    @staticmethod
+    def _debiased(scores: OptionScores, prior: tuple[float, ...] | None) -> OptionScores:
+        if prior is None or scores.letter_mass is None:
+            return scores
+        return replace(scores, scores=tuple(value - p for value, p in zip(scores.scores, prior, strict=True)))
+
+    def _fused(self, own: tuple[float, ...], lexical: Sequence[float], dense: Sequence[float]) -> tuple[float, ...]:
+        if not (lexical and dense):
+            return own
+        weights = self.fusion
+        return tuple(s + weights.lexical * a + weights.dense * b for s, a, b in zip(own, lexical, dense, strict=True))
+
+    def _answer(
+        self, item: _Prepared, own: tuple[float, ...], scores: tuple[float, ...], mass: float | None, seconds: float
+    ) -> Answer:
+        warnings = list(item.warnings)
+        if mass is not None and mass < _LITTLE_MASS:
+            warnings.append(
+                f"the model gives all letters together {mass:.0%} of its probability: "
+                "it may not follow this kind of prompt; try --scoring cloze"
+            )
+        fused = bool(item.lexical)
+        probabilities = OptionScores(self._fused(scores, item.lexical, item.dense)).probabilities() if fused else own
+        return Answer(
+            mcq=item.mcq,
+            letter=item.mcq.letters[probabilities.index(max(probabilities))],
+            probabilities=probabilities,
+            sources=tuple(item.hits),
+            model=self.lm.name,
+            scoring=self.scoring,
+            letter_mass=mass,
+            warnings=tuple(warnings),
+            seconds=item.seconds + seconds,
+            parts=Parts(scores, item.lexical, item.dense),
+        )
+
+
+def _logs(probabilities: Sequence[float]) -> tuple[float, ...]:
+    import numpy as np
+
+    return tuple(np.log(np.maximum(probabilities, 1e-12)).tolist())

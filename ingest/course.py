@@ -20,7 +20,7 @@ from ingest.embed import DEFAULT_EMBEDDER, Embedder, load_embedder
 from ingest.errors import CourseError, IndexMismatchError, did_you_mean
 from ingest.home import ensure_folder, home, write_atomically
 from ingest.read import ReadOptions
-from ingest.search import METHODS, Index, for_each_option, relevances, without_near_duplicates
+from ingest.search import METHODS, Index, evidence, for_each_option, relevances, without_near_duplicates
 from ingest.store import EVERYTHING, DocumentRecord, Filter, Passage, Store
 from ingest.sync import Material, Progress, SyncPlan, SyncReport, apply_plan, find_material, make_plan
 
@@ -158,6 +158,10 @@ class Course:
     def search_each(self, question: str, options: Sequence[str], limit: int = 1, *, method: str = "hybrid") -> list[list[Hit]]:
         """Return for each option the `limit` best passages for question and option together."""
         return [self.search(f"{question}\n{option}", limit, method=method) for option in options]
+
+    def evidence(self, question: str, options: Sequence[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return for each option the best score of a passage for question and option: by words, and by meaning."""
+        return evidence(Index(self._store, self._embedder()), question, options)
 
     def as_retriever(self, **search: Any) -> "CourseRetriever":
         """Return this course as a LangChain retriever; `search` holds arguments of `search`, as in limit=3."""

@@ -107,6 +107,18 @@ def for_each_option(
     return [*(pair for pair in fused[:limit] if pair not in given_up), *missing, *given_up, *rest]
 
 
+def evidence(index: Index, question: str, options: Sequence[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return for each option the best score of a passage for question + option: by words (BM25) and by meaning (cosine).
+
+    An option that the index says most about is often the right one, without any language model.
+    """
+    queries = [f"{question}\n{option}" for option in options]
+    index.embed_all(queries)
+    by_words = [next((found for _, found in lexical(index, query, 1)), 0.0) for query in queries]
+    by_meaning = [next((found for _, found in dense(index, query, 1)), 0.0) for query in queries]
+    return tuple(by_words), tuple(by_meaning)
+
+
 def signals(index: Index, query: str, passages: Sequence[Passage]) -> list[tuple[float, float]]:
     """Return for each passage its cosine similarity to `query`, and the share of the query's words that stand in it.
 

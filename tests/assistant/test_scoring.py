@@ -22,8 +22,9 @@ from transformers import (
 
 from assistant.mcq import MCQ
 from assistant.model import Card, LanguageModel
+from assistant.packing import ROW_TOKENS, rows
 from assistant.prompt import Prompt, render
-from assistant.scoring import OptionScores, _batched, _packed, encode, score_letters, score_texts, token_logprobs
+from assistant.scoring import OptionScores, encode, score, token_logprobs
 
 SMALL: dict[str, Any] = {
     "vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -112,14 +113,50 @@ def test_options_read_together_score_as_if_read_alone(architecture: str) -> None
         torch.testing.assert_close(of_option, alone(lm, PROMPT, index), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("architecture", ["llama", "phi", "qwen2", "gpt2"])
-def test_both_ways_to_read_options_agree(architecture: str) -> None:
+EXAMPLES = [MCQ("Which is a star?", ("Mars", "The sun"), "B"), MCQ("Which is a moon?", ("Europa", "Earth", "Venus"), "A")]
+QUESTIONS = [
+    MCQ_,
+    MCQ("Which planet is red?", ("Mars", "Venus")),
+    MCQ("Which of these planets has rings that are easily seen?", ("Earth", "Saturn and its moons", "Mars", "Venus", "None")),
+    MCQ("Which?", ("A", "B", "C")),
+]
+
+
+@pytest.mark.parametrize("kind", ["letter", "cloze"])
+@pytest.mark.parametrize("architecture", list(CONFIGS))
+def test_many_prompts_score_as_each_does_alone_whatever_their_order(architecture: str, kind: Any) -> None:
     lm = small_model(architecture)
-    encoded = encode(lm, PROMPT)
-    with torch.inference_mode():
-        packed, batched = _packed(lm.model, encoded), _batched(lm.model, encoded)
-    for one, other in zip(packed, batched, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-3, rtol=0)
+    for examples in ((), EXAMPLES):
+        prompts = [render(mcq, ["Jupiter is a planet."][: number % 2], kind, examples) for number, mcq in enumerate(QUESTIONS)]
+        together = score(lm, prompts, kind)
+        backward = score(lm, prompts[::-1], kind)[::-1]
+        for prompt, one, other in zip(prompts, together, backward, strict=True):
+            lm._kept = None
+            (single,) = score(lm, [prompt], kind)
+            assert one.scores == pytest.approx(single.scores, abs=1e-3)
+            assert other.scores == pytest.approx(single.scores, abs=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "phi", "qwen2", "gpt2"])
+def test_what_prompts_share_is_read_once(architecture: str) -> None:
+    lm = small_model(architecture)
+    prompts = [render(mcq, [], "letter", EXAMPLES) for mcq in QUESTIONS]
+    score(lm, prompts, "letter")
+    assert lm._packs
+    assert lm.keeps
+    kept = lm._kept
+    before = lm.tokens_read
+    score(lm, prompts, "letter")
+    assert lm._kept is kept
+    own = sum(len(lm.encode(prompt.prefix)) - len(kept.ids) for prompt in prompts)
+    assert lm.tokens_read - before == own
+
+
+def test_rows_hold_everything_once_and_keep_the_budget() -> None:
+    lengths = [5, 900, 3, 400, 300, 68, 700]
+    packed = rows(lengths, ROW_TOKENS)
+    assert sorted(index for row in packed for index in row) == list(range(len(lengths)))
+    assert all(sum(lengths[index] for index in row) <= ROW_TOKENS or len(row) == 1 for row in packed)
 
 
 def test_a_model_that_ignores_the_mask_is_read_in_rows() -> None:
@@ -151,16 +188,16 @@ def test_an_option_keeps_all_its_tokens_and_nothing_else(tokenizer: str) -> None
 def test_a_letter_has_the_probability_of_all_its_tokens(tokenizer: str) -> None:
     lm = small_model(tokenizer=tokenizer)
     prompt = render(MCQ_, [], "letter")
-    result = score_letters(lm, prompt)
+    (result,) = score(lm, [prompt], "letter")
     # Straightforward: what follows the part that all four continued prompts share, over the whole vocabulary.
     wholes = [lm.encode(prompt.prefix + continuation) for continuation in prompt.continuations]
     shared = next(i for i, column in enumerate(zip(*wholes, strict=False)) if len(set(column)) > 1)
     with torch.inference_mode():
         probabilities = lm.model(input_ids=torch.tensor([wholes[0][:shared]])).logits[0, -1].softmax(-1)
     texts = [lm.tokenizer.decode([id_]).strip() for id_ in range(len(lm.tokenizer))]
-    for letter, score in zip("ABCD", result.scores, strict=True):
+    for letter, found in zip("ABCD", result.scores, strict=True):
         expected = sum(float(probabilities[id_]) for id_, text in enumerate(texts) if text == letter)
-        assert torch.tensor(score).exp().item() == pytest.approx(expected, rel=1e-4)
+        assert torch.tensor(found).exp().item() == pytest.approx(expected, rel=1e-4)
     assert result.letter_mass == pytest.approx(sum(torch.tensor(result.scores).exp().tolist()), rel=1e-4)
 
 
@@ -172,26 +209,34 @@ def test_letters_of_several_tokens_are_scored_as_texts() -> None:
         return [id_ for id_ in whole(text) for _ in range(2)]  # every token twice: no letter is one token
 
     lm.encode = spelled  # type: ignore[method-assign]
-    result = score_letters(lm, render(MCQ_, [], "letter"))
+    (result,) = score(lm, [render(MCQ_, [], "letter")], "letter")
     assert result.letter_mass is None
     assert len(result.scores) == 4
 
 
 def test_normalizations_divide_by_what_they_say() -> None:
     lm = small_model()
-    total, token, byte = (score_texts(lm, PROMPT, norm).scores for norm in ("sum", "token", "byte"))
+    total, token, byte = (score(lm, [PROMPT], "cloze", norm)[0].scores for norm in ("sum", "token", "byte"))
     lengths = [len(ids) for ids in encode(lm, PROMPT).continuations]
     for index, continuation in enumerate(PROMPT.continuations):
         assert token[index] == pytest.approx(total[index] / lengths[index], rel=1e-5)
         assert byte[index] == pytest.approx(total[index] / len(continuation.encode()), rel=1e-5)
 
 
+def test_pmi_is_what_the_prompt_adds_to_its_last_words() -> None:
+    lm = small_model()
+    (pmi,) = score(lm, [PROMPT], "cloze", "pmi")
+    (whole,) = score(lm, [PROMPT], "cloze", "sum")
+    (bare,) = score(lm, [Prompt("Answer:", PROMPT.continuations)], "cloze", "sum")
+    assert pmi.scores == pytest.approx([a - b for a, b in zip(whole.scores, bare.scores, strict=True)], abs=1e-4)
+
+
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.text(min_size=1, max_size=12).filter(str.strip), min_size=2, max_size=10))
 def test_any_options_get_finite_scores_that_do_not_depend_on_their_order(options: list[str]) -> None:
     lm = _SHARED
-    forward = score_texts(lm, render(MCQ("Which?", tuple(options)), [], "cloze"), "sum").scores
-    backward = score_texts(lm, render(MCQ("Which?", tuple(options[::-1])), [], "cloze"), "sum").scores
+    prompts = [render(MCQ("Which?", tuple(order)), [], "cloze") for order in (options, options[::-1])]
+    forward, backward = (score(lm, [prompt], "cloze")[0].scores for prompt in prompts)
     assert torch.tensor(forward).isfinite().all()
     torch.testing.assert_close(torch.tensor(forward), torch.tensor(backward[::-1]), atol=1e-3, rtol=1e-4)
 

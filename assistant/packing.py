@@ -1,0 +1,228 @@
+"""Many short readings → few forward passes: what texts share is read once, and the rest is packed into rows.
+
+A question is one prefix and the options that may follow it. Options are packed behind a single copy of their prefix, several
+questions into one row, and all of them behind the keys and values of what the questions share (an instruction, solved
+examples), which are computed once and kept. A mask lets each option see what is shared, its own prefix and itself; positions
+restart where it would stand alone. So every number is that of reading the option by itself, to rounding.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from assistant.model import LanguageModel
+
+if TYPE_CHECKING:
+    import torch
+
+_T = TypeVar("_T")
+ROW_TOKENS = 768  # a longer row gains nothing on matrix products and loses on attention, which is quadratic
+_WORTH_KEEPING = 16  # tokens; keeping fewer costs more than reading them again
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of a prompt's shared beginning, and of each option's own rest (never empty).
+
+    Without continuations, only what follows the prefix is asked for.
+    """
+
+    prefix: list[int]
+    continuations: list[list[int]]
+
+    @property
+    def longest(self) -> int:
+        """The number of tokens that one option is read with, at most."""
+        return len(self.prefix) + max(map(len, self.continuations), default=0)
+
+    @property
+    def packed(self) -> int:
+        """The number of tokens behind one copy of the prefix."""
+        return len(self.prefix) + sum(map(len, self.continuations))
+
+
+@dataclass(slots=True)
+class Kept:
+    """The keys and values of the tokens `ids`, read once for all questions that begin with them."""
+
+    ids: list[int]
+    cache: Any = field(repr=False)
+
+
+def read(
+    lm: LanguageModel, items: Sequence[Encoded], take: "Callable[[int, list[torch.Tensor]], _T]", shared: int = 0
+) -> list[_T]:
+    """Return for each item what `take` makes of its index and its distributions.
+
+    These are float32 log-probabilities over the vocabulary: one tensor of shape (1, vocabulary) where the item has no
+    continuations, else one for each, of shape (its tokens, vocabulary), row k being what is expected in the place of its
+    token k. They are given to `take` row by row, because all together would be large. `shared` is how many first tokens all
+    items have in common. Gradients flow unless the caller switches them off, and then nothing is kept.
+    """
+    import torch
+
+    if lm._packs is None:
+        lm._packs = packing_works(lm)
+    # Packed rows are read with full attention; where a text is longer than the model's sliding window, that differs.
+    sliding = getattr(lm.model.config, "sliding_window", None)
+    if not lm._packs or (sliding and max(item.longest for item in items) > sliding):
+        return [take(index, logs) for index, logs in enumerate(_in_batches(lm, items))]
+    kept = None
+    if shared >= _WORTH_KEEPING and not torch.is_grad_enabled():
+        kept = _kept(lm, items[0].prefix[:shared], len(items))
+    skipped = len(kept.ids) if kept else 0
+    results: dict[int, _T] = {}
+    for row in rows([item.packed - skipped for item in items], ROW_TOKENS):
+        for index, logs in zip(row, read_row(lm, [items[index] for index in row], kept), strict=True):
+            results[index] = take(index, logs)
+    return [results[index] for index in range(len(items))]
+
+
+def rows(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Return the indices of `lengths` in rows of at most `budget` together, where none is longer by itself; first fit,
+    longest first."""
+    filled: list[tuple[int, list[int]]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        for place, (used, row) in enumerate(filled):
+            if used + lengths[index] <= budget:
+                filled[place] = (used + lengths[index], [*row, index])
+                break
+        else:
+            filled.append((lengths[index], [index]))
+    return [row for _, row in filled]
+
+
+def read_row(lm: LanguageModel, items: Sequence[Encoded], kept: Kept | None = None) -> "list[list[torch.Tensor]]":
+    """Read all items in one forward pass, as one row behind what is `kept`."""
+    import torch
+
+    skipped = len(kept.ids) if kept else 0
+    ids: list[int] = []
+    question: list[int] = []  # which item a token belongs to
+    option: list[int] = []  # which option of it, 0 for the prefix
+    positions: list[int] = []
+    wanted: list[list[list[int]]] = []  # places in the row whose distributions are asked for
+    for number, item in enumerate(items):
+        prefix = item.prefix[skipped:]
+        start, length = len(ids), len(prefix)
+        ids += prefix
+        option += [0] * length
+        positions += range(skipped, skipped + length)
+        last = start + length - 1
+        places = [] if item.continuations else [[last]]
+        for name, continuation in enumerate(item.continuations, start=1):
+            places.append([last, *range(len(ids), len(ids) + len(continuation) - 1)])
+            ids += continuation
+            option += [name] * len(continuation)
+            positions += range(skipped + length, skipped + length + len(continuation))
+        question += [number] * (len(ids) - start)
+        wanted.append(places)
+    device, dtype = lm.device, lm.model.get_input_embeddings().weight.dtype
+    owner, part = np.asarray(question), np.asarray(option)
+    visible = (owner[:, None] == owner) & ((part == 0) | (part[:, None] == part))
+    visible = np.concatenate([np.ones((len(ids), skipped), dtype=bool), np.tril(visible)], axis=1)
+    # Added to the attention scores; every implementation reads this form, not all read a boolean one.
+    mask = torch.zeros(visible.shape, dtype=dtype)
+    mask.masked_fill_(torch.from_numpy(~visible), torch.finfo(dtype).min)
+    keep = sorted({place for places in wanted for of_option in places for place in of_option})
+    extra: dict[str, Any] = {"attention_mask": mask[None, None].to(device)}
+    extra["position_ids"] = torch.tensor([positions], device=device)
+    if kept:
+        # The cache grows by the row and is cut back after it.
+        extra |= {"past_key_values": kept.cache, "use_cache": True}
+        lm._kept = None  # a pass that fails halfway leaves the cache unusable
+    logs = _logits(lm, torch.tensor([ids], device=device), keep, extra).log_softmax(-1)
+    if kept:
+        kept.cache.crop(-len(ids))
+        lm._kept = kept
+    at = {place: index for index, place in enumerate(keep)}
+    return [[logs[[at[place] for place in of_option]] for of_option in places] for places in wanted]
+
+
+def _kept(lm: LanguageModel, ids: list[int], readers: int) -> Kept | None:
+    """Return the keys and values of `ids`, from the last time if they are the same; None where keeping does not pay."""
+    import torch
+
+    found: Kept | None = lm._kept
+    if found is not None and found.ids == ids:
+        return found
+    if readers < 2 or not lm.keeps:
+        return None
+    lm._kept = None  # the old ones go before the new ones come
+    lm.tokens_read += len(ids)
+    result = lm.model(input_ids=torch.tensor([ids], device=lm.device), use_cache=True, **_keep_logits(lm.model, [len(ids) - 1]))
+    found = lm._kept = Kept(ids, result.past_key_values)
+    return found
+
+
+def _in_batches(lm: LanguageModel, items: Sequence[Encoded]) -> "Iterator[list[torch.Tensor]]":
+    """Read each option behind its own copy of the prefix, as rows of one batch padded on the right."""
+    import torch
+
+    for item in items:
+        texts = [item.prefix + continuation for continuation in item.continuations] or [item.prefix]
+        width = max(map(len, texts))
+        ids = torch.tensor([text + [0] * (width - len(text)) for text in texts], device=lm.device)
+        mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts], device=lm.device)
+        lm.tokens_read += ids.numel()
+        first = len(item.prefix) - 1
+        logits = lm.model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, first:].float()
+        counts = [len(continuation) for continuation in item.continuations] or [1]
+        yield [row[:count].log_softmax(-1) for row, count in zip(logits, counts, strict=True)]
+
+
+def _logits(lm: LanguageModel, ids: "torch.Tensor", keep: list[int], extra: dict[str, Any]) -> "torch.Tensor":
+    """Return float32 logits of the one row `ids` at the positions `keep`, shape (len(keep), vocabulary)."""
+    lm.tokens_read += ids.numel()
+    some = _keep_logits(lm.model, keep)
+    logits = lm.model(input_ids=ids, **{"use_cache": False, **extra}, **some).logits[0]
+    return (logits if some else logits[keep]).float()  # type: ignore[no-any-return]
+
+
+def _keep_logits(model: Any, keep: list[int]) -> dict[str, Any]:
+    """Return the argument by which only the positions `keep` reach the vocabulary head, where the model has it."""
+    import torch
+
+    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+        return {}
+    return {"logits_to_keep": torch.tensor(keep, device=model.device)}
+
+
+def packing_works(lm: LanguageModel) -> bool:
+    """Try rows and batches on a few tokens: an attention that ignores or refuses the mask shows at once.
+
+    Sets `lm.keeps` to whether keys and values can be kept, too.
+    """
+    import torch
+
+    ids = [id_ for id_ in range(len(lm.tokenizer)) if id_ not in lm.tokenizer.all_special_ids][:96]
+    lm.keeps = False
+    if len(ids) < 48:
+        return False
+    shared = [*lm._leading_ids, *ids[:20]]
+    sample = [Encoded([*shared, *ids[20:28]], [ids[28:31], ids[31:36], ids[36:37]]), Encoded([*shared, *ids[40:43]], [])]
+    read_before = lm.tokens_read
+    with torch.inference_mode():
+        expected = [log for item in _in_batches(lm, sample) for log in item]
+
+        def agrees(kept: Kept | None) -> bool:
+            try:
+                actual = [log for item in read_row(lm, sample, kept) for log in item]
+            except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
+                return False
+            exact = lm.model.get_input_embeddings().weight.dtype == torch.float32
+            worst = max(float((a - b).abs().max()) for a, b in zip(actual, expected, strict=True))
+            return worst <= (1e-3 if exact else 0.5)
+
+        works = agrees(None)
+        if works:
+            lm.keeps = True
+            try:
+                lm.keeps = agrees(_kept(lm, shared, 2)) and agrees(_kept(lm, shared, 2))  # the second time, after a crop
+            except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
+                lm.keeps = False
+    lm._kept, lm.tokens_read = None, read_before
+    return works
