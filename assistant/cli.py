@@ -386,6 +386,7 @@ def _show(assistant: "Assistant", mcq: "MCQ", as_json: bool) -> None:
 
 _SHOWN = 5  # bad rows that are named on the terminal; the output names all
 _BAD_ROWS = 3  # exit status
+_INTERRUPTED = 130  # exit status
 
 
 @app.command()
@@ -423,16 +424,20 @@ def batch(
     check_output(file, output, resume=resume, force=force)
     assistant = _assistant(course, no_course, model, scoring, passages)
     columns = (TextColumn("Answering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with render.progress(*columns) as update:
-        report = run_batch(
-            assistant,
-            file,
-            output,
-            format=layout,
-            resume=resume,
-            force=force,
-            on_progress=lambda done, total: update(completed=done, total=total),
-        )
+    try:
+        with render.progress(*columns) as update:
+            report = run_batch(
+                assistant,
+                file,
+                output,
+                format=layout,
+                resume=resume,
+                force=force,
+                on_progress=lambda done, total: update(completed=done, total=total),
+            )
+    except KeyboardInterrupt:
+        _complain("stopped; the answers so far are kept, go on with the same command and --resume")
+        raise typer.Exit(_INTERRUPTED) from None
     if as_json:
         low, high = wilson(report.correct, report.keyed)
         summary = {

@@ -15,6 +15,8 @@ import pytest
 from fakes import HashAssistant
 
 from assistant import cli
+from assistant.answer import Answer
+from assistant.mcq import MCQ
 from assistant.model import LanguageModel
 from ingest.course import Course
 from training import cli as training_cli
@@ -173,6 +175,23 @@ def test_a_batch_asks_before_it_goes_on_or_starts_over(mcqa, monkeypatch, tmp_pa
     other = mcqa("batch", source, "-o", tmp_path / "p.jsonl", "--resume", "--format", "csv")
     assert other.status == 3
     assert f"{source} line 1: not in layout csv, it looks like mmlu: no columns A, B" in other.err
+
+
+def test_a_batch_that_is_interrupted_says_how_to_go_on(mcqa, monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    class Interrupted(HashAssistant):
+        def answer(self, mcq: MCQ) -> Answer:
+            if self.asked:
+                raise KeyboardInterrupt
+            return super().answer(mcq)
+
+    source, output = tmp_path / "q.csv", tmp_path / "o.jsonl"
+    source.write_text("Is it?,yes,no,A\n" * 3, encoding="utf-8")
+    monkeypatch.setattr(cli, "_assistant", lambda *_: Interrupted())
+    stopped = mcqa("batch", source, "-o", output)
+    assert stopped.status == 130
+    assert "go on with the same command and --resume" in stopped.err
+    monkeypatch.setattr(cli, "_assistant", lambda *_: HashAssistant())
+    assert "3 of 3 questions answered (1 taken over from the run before)" in mcqa("batch", source, "-o", output, "--resume").out
 
 
 @pytest.mark.usefixtures("indexed")
