@@ -68,6 +68,7 @@ class Answer:
                     "heading": hit.passage.heading,
                     "page_first": hit.passage.page_first,
                     "page_last": hit.passage.page_last,
+                    "pages": hit.passage.pages,
                     "start": hit.passage.start,
                     "end": hit.passage.end,
                     "score": round(hit.score, 6),

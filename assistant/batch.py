@@ -1,16 +1,22 @@
 """A file of questions → a file of answers in the same order, resumable after a stop at any point."""
 
+import csv
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 from assistant.answer import Assistant
 from assistant.formats import Row, read_mcqs
+from assistant.mcq import LETTERS
 from ingest.errors import UserError
+
+BLOCK = 64  # rows held in memory at a time, and that the system may still have to write when the machine loses power
 
 
 @dataclass(slots=True)
@@ -33,104 +39,167 @@ class BatchReport:
             self.correct += record["key"] == record["letter"]
 
 
+def check_output(source: Path, target: Path, *, resume: bool = False, force: bool = False) -> None:
+    """Raise UserError where `run_batch` would not write to `target`, before anything slow is done."""
+    if target.suffix.lower() not in _WRITERS:
+        raise UserError(f"{target}: answers are written as JSONL or CSV; name the output file .jsonl or .csv")
+    if target.is_dir():
+        raise UserError(f"{target} is a folder; name a file in it")
+    if not target.parent.is_dir():
+        raise UserError(f"the folder {target.parent} does not exist; create it, or choose another output file")
+    if source.resolve() == target.resolve():
+        raise UserError(f"{target} is the question file itself; choose another output file")
+    if force:
+        return
+    if _partial(target).exists():
+        if not resume:
+            raise UserError(
+                f"{_partial(target)} holds the answers of a run that was stopped; "
+                "continue that run with --resume, or start over with --force"
+            )
+    elif target.exists():
+        raise UserError(f"{target} already exists; choose another output file, or overwrite it with --force")
+
+
 def run_batch(
     assistant: Assistant,
     source: Path,
     target: Path,
     *,
+    format: str | None = None,  # noqa: A002 -- as in read_mcqs
+    resume: bool = False,
     force: bool = False,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> BatchReport:
-    """Answer every question of `source` into `target` (JSONL, one line a row, in order); a bad row gets a line with `error`.
+    """Answer every question of `source` into `target`, a row each in order; a bad row gets one that says why.
 
-    Results are appended to `TARGET.partial` as they come; when all are there it becomes `target`. A run that was stopped
-    is continued by the same call; one with other settings, another model, course state or input is refused. `force`
-    starts over and overwrites. `on_progress` is called with (rows done, rows in all). Raises UserError.
+    The suffix of `target` says what is written: `.jsonl`, `Answer.to_json` with `line`, or `{"line", "error"}`; `.csv`, a
+    table. Results are appended to `TARGET.partial` as they come; when all are there it becomes `target`. `resume` continues
+    a run that was stopped; with other settings, another model, course state or input that is refused. But for `seconds`,
+    which every row keeps from the run that answered it, the result is that of a run without a stop. `force` starts over
+    and overwrites. `on_progress` is called with (rows done, rows in all). Raises UserError.
     """
-    if target.suffix.lower() != ".jsonl":
-        raise UserError(f"{target}: answers are written as JSONL; name the output file .jsonl")
-    if source.resolve() == target.resolve():
-        raise UserError(f"{target} is the question file itself; choose another output file")
-    partial = target.with_name(target.name + ".partial")
-    if target.exists() and not force:
-        raise UserError(f"{target} already exists; choose another output file, or overwrite it with --force")
-    total = sum(1 for _ in read_mcqs(source))
+    check_output(source, target, resume=resume, force=force)
+    total = sum(1 for _ in read_mcqs(source, format))
     if total == 0:
         raise UserError(f"{source} holds no question")
-    settings = _settings(assistant, source)
-    if force:
-        partial.unlink(missing_ok=True)
+    partial = _partial(target)
+    settings = _settings(assistant, source, format)
     report = BatchReport()
     try:
-        with _open_partial(partial, settings, report) as file:
-            report.resumed = report.rows
-            on_progress(report.rows, total)
-            for index, row in enumerate(read_mcqs(source)):
-                if index < report.resumed:
-                    continue
-                record = _answer(assistant, row)
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
-                file.flush()
-                report.add(record)
+        with _held(target):
+            check_output(source, target, resume=resume, force=force)  # another run may have ended since
+            if force:
+                partial.unlink(missing_ok=True)
+            with _open_partial(partial, settings, report) as file:
+                report.resumed = report.rows
                 on_progress(report.rows, total)
-            os.fsync(file.fileno())
-        _finish(partial, target)
+                rows = islice(read_mcqs(source, format), report.resumed, None)
+                while block := list(islice(rows, BLOCK)):
+                    for record in _answers(assistant, block):
+                        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                        file.flush()
+                        report.add(record)
+                        on_progress(report.rows, total)
+                    os.fsync(file.fileno())
+            if report.rows != total or _digest(source) != settings["input"]:
+                raise UserError(f"{source} was changed while it was answered; start over with --force")
+            _finish(partial, target)
     except OSError as error:
         raise UserError(f"{error.filename or target} cannot be written ({error.strerror})") from error
     return report
 
 
-def _answer(assistant: Assistant, row: Row) -> dict[str, Any]:
-    if row.mcq is None:
-        return {"line": row.line, "error": row.error}
-    try:
-        return {"line": row.line, **assistant.answer(row.mcq).to_json()}
-    except UserError as error:  # a question longer than the model's window, say: its row, not the batch
-        return {"line": row.line, "error": str(error)}
+def _answers(assistant: Assistant, block: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """Yield the result of each row of `block`, in order.
+
+    This is the one place that asks the assistant: what answers several questions at once goes here.
+    """
+    for row in block:
+        if row.mcq is None:
+            yield {"line": row.line, "error": row.error}
+            continue
+        try:
+            yield {"line": row.line, **assistant.answer(row.mcq).to_json()}
+        except UserError as error:  # a question longer than the model's window, say: its row, not the batch
+            yield {"line": row.line, "error": str(error)}
 
 
-def _settings(assistant: Assistant, source: Path) -> dict[str, Any]:
+def _settings(assistant: Assistant, source: Path, layout: str | None) -> dict[str, Any]:
     """Return everything that the answers depend on."""
-    with source.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
-        "input": digest,
+        "input": _digest(source),
+        "format": layout,
         "model": assistant.lm.name,
-        "card": assistant.lm.card.model_dump(),
+        "card": assistant.lm.card.model_dump(mode="json"),
         "course": assistant.course and [assistant.course.name, assistant.course.fingerprint()],
         "scoring": assistant.scoring,
         "passages": assistant.passages,
     }
 
 
-def _open_partial(partial: Path, settings: dict[str, Any], report: BatchReport) -> TextIO:
-    """Open `partial` for appending, its finished lines counted into `report` and a line cut by a kill dropped."""
-    if not partial.exists():
-        file = partial.open("w", encoding="utf-8")
-        file.write(json.dumps({"settings": settings}) + "\n")
-        return file
-    good = 0
-    with partial.open("rb") as old:
-        for number, line in enumerate(old):
-            if not line.endswith(b"\n"):
-                break
+def _digest(source: Path) -> str:
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(target.name + ".partial")
+
+
+@contextmanager
+def _held(target: Path) -> Iterator[None]:
+    """Keep a second run off `target` meanwhile: two that append to one file would repeat rows."""
+    from filelock import FileLock, Timeout
+
+    path = target.with_name(f".{target.name}.lock")
+    try:
+        with FileLock(path, timeout=0):
             try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{partial} line {number + 1} is damaged; delete it, or start over with --force") from error
-            if number == 0 and record.get("settings") != settings:
-                raise UserError(
-                    f"{partial} was begun with another {_difference(record.get('settings'), settings)}; "
-                    "use the same again, another output file, or start over with --force"
-                )
-            if number:
-                report.add(record)
-            good += len(line)
-    if not good:  # killed before the first line was whole
-        partial.unlink()
-        return _open_partial(partial, settings, report)
-    os.truncate(partial, good)
-    return partial.open("a", encoding="utf-8")
+                yield
+            finally:
+                with suppress(OSError):  # some systems keep an open file
+                    path.unlink()
+    except Timeout as error:
+        raise UserError(f"{target} is being written by another run; wait for it, or choose another output file") from error
+
+
+def _open_partial(partial: Path, settings: dict[str, Any], report: BatchReport) -> TextIO:
+    """Open `partial` for appending, its finished lines counted into `report`.
+
+    A line that a kill cut or a power failure spoiled is dropped with all that follow: those rows are answered again.
+    """
+    good = 0
+    if partial.exists():
+        with partial.open("rb") as old:
+            for number, line in enumerate(old):
+                record = _whole(line)
+                if record is None:
+                    break
+                if number == 0 and record.get("settings") != settings:
+                    raise UserError(
+                        f"{partial} was begun with another {_difference(record.get('settings'), settings)}; "
+                        "use the same again, another output file, or start over with --force"
+                    )
+                if number:
+                    report.add(record)
+                good += len(line)
+        os.truncate(partial, good)
+    # What is no valid text is written as JSON's own escapes, "\udcff".
+    file = partial.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
+    if not good:
+        file.write(json.dumps({"settings": settings}) + "\n")
+        file.flush()
+    return file
+
+
+def _whole(line: bytes) -> dict[str, Any] | None:
+    """Return the record on a line of a partial file, None where the line is not as it was written."""
+    try:
+        record = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def _difference(old: Any, new: dict[str, Any]) -> str:
@@ -139,13 +208,51 @@ def _difference(old: Any, new: dict[str, Any]) -> str:
 
 
 def _finish(partial: Path, target: Path) -> None:
-    """Copy the results without their heading line to `target`, atomically, and delete `partial`."""
+    """Write the results to `target`, atomically, and delete `partial`."""
     scratch = target.with_name(target.name + ".tmp")
-    with partial.open("rb") as old, scratch.open("wb") as new:
-        next(old)
-        for line in old:
-            new.write(line)
+    with scratch.open("w", encoding="utf-8", errors="backslashreplace", newline="") as new:
+        _WRITERS[target.suffix.lower()](partial, new)
         new.flush()
         os.fsync(new.fileno())
     scratch.replace(target)
     partial.unlink()
+
+
+def _results(partial: Path) -> Iterator[str]:
+    with partial.open(encoding="utf-8", newline="\n") as lines:
+        yield from islice(lines, 1, None)
+
+
+def _write_jsonl(partial: Path, new: TextIO) -> None:
+    new.writelines(_results(partial))
+
+
+def _write_csv(partial: Path, new: TextIO) -> None:
+    """Write a table: a column p_A, p_B, ... for every letter that a question has; cells that do not apply stay empty."""
+    most = max(len(json.loads(line).get("probabilities", ())) for line in _results(partial))
+    shares = [f"p_{letter}" for letter in LETTERS[:most]]
+    columns = [
+        "line", "id", "question", "letter", *shares, "key", "correct", "letter_mass", "sources", "seconds", "error",
+    ]  # fmt: skip
+    table = csv.DictWriter(new, columns, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    for line in _results(partial):
+        record = json.loads(line)
+        if "error" not in record:
+            record |= {f"p_{letter}": share for letter, share in record["probabilities"].items()}
+            record["correct"] = None if record["key"] is None else int(record["key"] == record["letter"])
+            record["sources"] = "; ".join(_place(source) for source in record["sources"])
+        table.writerow({name: _as_text(value) for name, value in record.items()})
+
+
+def _place(source: dict[str, Any]) -> str:
+    return ", ".join(part for part in (source["document"], source["pages"]) if part)
+
+
+def _as_text(value: Any) -> Any:
+    """Return `value` such that a spreadsheet takes no text for a formula: an apostrophe goes before what would begin one."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_WRITERS: dict[str, Callable[[Path, TextIO], None]] = {".jsonl": _write_jsonl, ".csv": _write_csv}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from assistant.formats import Format
 from ingest.errors import CourseError, UserError
 
 # Each command imports what it needs: `mcqa --help` must not load a deep-learning library.
@@ -383,40 +384,60 @@ def _show(assistant: "Assistant", mcq: "MCQ", as_json: bool) -> None:
         render.console().print(render.answer(result, assistant.course.name if assistant.course else None))
 
 
+_SHOWN = 5  # bad rows that are named on the terminal; the output names all
+_BAD_ROWS = 3  # exit status
+_INTERRUPTED = 130  # exit status
+
+
 @app.command()
 def batch(
     file: Annotated[Path, typer.Argument(help="Questions: .jsonl, .json or .csv.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the answers go (.jsonl).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the answers go (.jsonl or .csv).")],
     course: CourseOption = None,
     no_course: NoCourseOption = False,
     model: ModelOption = None,
     scoring: ScoringOption = None,
     passages: PassagesOption = None,
+    layout: Annotated[
+        Format | None, typer.Option("--format", help="How the questions are laid out; default: what each row looks like.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped, with the same settings.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start over and overwrite the output.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer a file of questions; run again to continue.
+    """Answer a file of questions, in their order.
 
-    Answers are written in the order of the questions. A run that was stopped is continued by the same command.
+    Answers are kept as they come: --resume continues a run that was stopped. Rows that cannot be answered are named, the
+    others are answered, and the exit status is 3.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     from assistant import render
-    from assistant.batch import run_batch
+    from assistant.batch import check_output, run_batch
     from assistant.formats import read_mcqs
     from assistant.stats import percent_with_interval, wilson
 
-    next(iter(read_mcqs(file)), None)  # a missing or unknown file is said before the model is loaded
+    if resume and force:
+        raise typer.BadParameter("--resume and --force exclude each other")
+    # What is wrong with the files is said before the model is loaded.
+    next(iter(read_mcqs(file, layout)), None)
+    check_output(file, output, resume=resume, force=force)
     assistant = _assistant(course, no_course, model, scoring, passages)
     columns = (TextColumn("Answering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with render.progress(*columns) as update:
-        report = run_batch(
-            assistant,
-            file,
-            output,
-            force=force,
-            on_progress=lambda done, total: update(completed=done, total=total),
-        )
+    try:
+        with render.progress(*columns) as update:
+            report = run_batch(
+                assistant,
+                file,
+                output,
+                format=layout,
+                resume=resume,
+                force=force,
+                on_progress=lambda done, total: update(completed=done, total=total),
+            )
+    except KeyboardInterrupt:
+        _complain("stopped; the answers so far are kept, go on with the same command and --resume")
+        raise typer.Exit(_INTERRUPTED) from None
     if as_json:
         low, high = wilson(report.correct, report.keyed)
         summary = {
@@ -432,11 +453,19 @@ def batch(
         if report.keyed:
             out.print(f"Accuracy {percent_with_interval(report.correct, report.keyed)}")
     if report.bad:
-        for line, reason in report.bad.items():
-            _complain(f"{file} line {line}: {reason}")
-        raise UserError(
-            f"{len(report.bad)} of {report.rows} rows of {file} could not be answered; correct the lines named above"
-        )
+        _name_bad_rows(file, output, report.bad, report.rows)
+        raise typer.Exit(_BAD_ROWS)
+
+
+def _name_bad_rows(file: Path, output: Path, bad: dict[int, str], rows: int) -> None:
+    from assistant.formats import counts_entries
+
+    place = "entry" if counts_entries(file) else "line"
+    for number in sorted(bad)[:_SHOWN]:
+        _complain(f"{file} {place} {number}: {bad[number]}")
+    more = f"the first {_SHOWN} are named above, all" if len(bad) > _SHOWN else "they are named above and"
+    remedy = f"{more} in {output} under 'error'; correct them, then start over with --force"
+    _complain(f"error: {len(bad)} of {rows} rows of {file} could not be answered; {remedy}")
 
 
 @app.command()

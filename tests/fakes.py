@@ -1,7 +1,7 @@
-"""Stand-ins that make tests of the index quick: an embedder without a model, small texts, and syncs in other processes.
+"""Stand-ins that make tests quick: an embedder and an assistant without models, small texts, and work in other processes.
 
-Everything else in those tests is real: files, workers, Chroma and SQLite. Processes come from a server that has imported
-what they need, so that a test can afford to start dozens.
+Everything else in those tests is real: files, workers, Chroma, SQLite and the command line. Processes come from a server
+that has imported what they need, so that a test can afford to start dozens.
 """
 
 import hashlib
@@ -10,18 +10,24 @@ import multiprocessing
 import os
 import random
 import resource
+import sys
 import time
 import traceback
 from collections.abc import Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ingest.course import Course
 from ingest.errors import UserError
 from ingest.read import FileRead, ReadOptions, read_documents
+
+if TYPE_CHECKING:
+    from assistant.answer import Answer
+    from assistant.mcq import MCQ
 
 _DIMENSION = 16
 _PARTS = [
@@ -67,6 +73,44 @@ class HashEmbedder:
         return len(text.split())
 
 
+class HashAssistant:
+    """Answers from the SHA-256 of the question: the same everywhere, and about nothing. It counts what it was asked."""
+
+    course = None
+    scoring = "letter"
+    passages = 0
+
+    def __init__(self, pause: float = 0.0) -> None:
+        from assistant.model import Card
+
+        self.lm = SimpleNamespace(name="hash", card=Card())
+        self.pause = pause  # seconds a question takes
+        self.asked = 0
+
+    def answer(self, mcq: "MCQ") -> "Answer":
+        from assistant.answer import Answer
+
+        started = time.perf_counter()
+        time.sleep(self.pause)
+        self.asked += 1
+        weights = [1 + byte for byte in hashlib.sha256(mcq.question.encode()).digest()[: len(mcq.options)]]
+        letter = mcq.letters[weights.index(max(weights))]
+        shares = tuple(weight / sum(weights) for weight in weights)
+        return Answer(mcq, letter, shares, (), "hash", "letter", 0.5, (), time.perf_counter() - started)
+
+
+def batch(arguments: Sequence[str], pause: float) -> None:
+    """Run `mcqa batch` with a HashAssistant, silently; to run in a process of its own."""
+    from assistant import cli
+
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    cli._assistant = lambda *_: HashAssistant(pause)  # type: ignore[assignment,return-value]
+    sys.argv = ["mcqa", "batch", *arguments]
+    cli.main()
+
+
 def prose(topic: str, paragraphs: int = 8) -> str:
     """Return paragraphs that all hold the word "common" and `topic`, and are the same for the same arguments."""
     draw = random.Random(topic)
@@ -110,7 +154,7 @@ def read_one_by_one(files: Sequence[tuple[str, Path]], options: ReadOptions, out
 def process(target: Any, *arguments: Any, **named: Any) -> ForkServerProcess:
     """Start a process that calls `target`."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "chromadb", "simplemma", "langchain_text_splitters", "fakes"])
+    context.set_forkserver_preload(["pytest", "chromadb", "simplemma", "langchain_text_splitters", "assistant.batch", "fakes"])
     started = context.Process(target=target, args=arguments, kwargs=named)
     started.start()
     return started

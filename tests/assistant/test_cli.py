@@ -12,8 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+from fakes import HashAssistant
 
 from assistant import cli
+from assistant.answer import Answer
+from assistant.mcq import MCQ
 from assistant.model import LanguageModel
 from ingest.course import Course
 from training import cli as training_cli
@@ -134,13 +137,61 @@ def test_a_batch_with_a_bad_line_answers_the_rest_and_says_which(mcqa, home: Pat
     hostile = json.dumps({"question": "Is it?", "choices": ["yes", "no"], "answer": "\x1b[2J"})
     source.write_text("\n".join([good] * 6 + ["{bad", good, hostile]), encoding="utf-8")
     result = mcqa("batch", source, "-o", tmp_path / "o.jsonl", "--no-course", "--json")
-    assert result.status == 1
+    assert result.status == 3
     assert f"{source} line 7: not valid JSON" in result.err
     summary = json.loads(result.out)
     assert (summary["rows"], summary["keyed"]) == (9, 7)
     assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 9
     assert f"{source} line 9: the key is" in result.err
     assert "\x1b" not in result.err
+
+
+def test_of_many_bad_rows_the_first_are_named(mcqa, monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(cli, "_assistant", lambda *_: HashAssistant())
+    good = {"question": "Is it?", "choices": ["yes", "no"], "answer": "A"}
+    source, output = tmp_path / "q.json", tmp_path / "o.csv"
+    source.write_text(json.dumps([good, *[{"question": "?", "choices": ["yes"]}] * 40], indent=1), encoding="utf-8")
+    result = mcqa("batch", source, "-o", output)
+    assert result.status == 3
+    assert "1 of 41 questions answered" in result.out
+    *named, last = [line for line in result.err.splitlines() if "q.json" in line]
+    assert [line.partition(": ")[0] for line in named] == [f"{source} entry {number}" for number in range(2, 7)]
+    assert "only one option" in named[0]
+    assert f"40 of 41 rows of {source} could not be answered; the first 5 are named above, all in {output}" in last
+    assert output.read_text(encoding="utf-8").count("only one option") == 40
+
+
+def test_a_batch_asks_before_it_goes_on_or_starts_over(mcqa, monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    source, output = tmp_path / "anatomy_test.csv", tmp_path / "o.jsonl"
+    source.write_text("Is it?,yes,no,A\n" * 3, encoding="utf-8")
+    (tmp_path / "o.jsonl.partial").write_text("{}\n", encoding="utf-8")
+    refused = mcqa("batch", source, "-o", output)  # before a model is loaded, or a course chosen
+    assert refused.status == 1
+    assert "continue that run with --resume, or start over with --force" in refused.err
+    monkeypatch.setattr(cli, "_assistant", lambda *_: HashAssistant())
+    assert "begun with another input" in mcqa("batch", source, "-o", output, "--resume").err
+    assert mcqa("batch", source, "-o", output, "--force", "--format", "mmlu").status == 0
+    assert len(output.read_text(encoding="utf-8").splitlines()) == 3
+    other = mcqa("batch", source, "-o", tmp_path / "p.jsonl", "--resume", "--format", "csv")
+    assert other.status == 3
+    assert f"{source} line 1: not in layout csv, it looks like mmlu: no columns A, B" in other.err
+
+
+def test_a_batch_that_is_interrupted_says_how_to_go_on(mcqa, monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    class Interrupted(HashAssistant):
+        def answer(self, mcq: MCQ) -> Answer:
+            if self.asked:
+                raise KeyboardInterrupt
+            return super().answer(mcq)
+
+    source, output = tmp_path / "q.csv", tmp_path / "o.jsonl"
+    source.write_text("Is it?,yes,no,A\n" * 3, encoding="utf-8")
+    monkeypatch.setattr(cli, "_assistant", lambda *_: Interrupted())
+    stopped = mcqa("batch", source, "-o", output)
+    assert stopped.status == 130
+    assert "go on with the same command and --resume" in stopped.err
+    monkeypatch.setattr(cli, "_assistant", lambda *_: HashAssistant())
+    assert "3 of 3 questions answered (1 taken over from the run before)" in mcqa("batch", source, "-o", output, "--resume").out
 
 
 @pytest.mark.usefixtures("indexed")
@@ -161,6 +212,9 @@ def test_every_mistake_is_one_line_with_a_remedy(mcqa, tmp_path: Path, make_pdf)
         (("ask", QUESTION, "--model", "./no-such-model"), "no model folder"),
         (("batch", tmp_path / "none.jsonl", "-o", "x.jsonl"), "cannot be read"),
         (("batch", tmp_path / "a.docx", "-o", "x.jsonl"), "unknown kind of question file"),
+        (("batch", tmp_path, "-o", "x.jsonl"), "is a folder; give a file"),
+        (("batch", tmp_path / "bad.jsonl", "-o", "x.docx"), "name the output file .jsonl or .csv"),
+        (("batch", tmp_path / "bad.jsonl", "-o", tmp_path / "no" / "x.csv"), "does not exist; create it"),
         (("courses", "--remove", "nope"), "no course 'nope'"),
     ]
     for arguments, message in cases:
@@ -189,6 +243,8 @@ def test_wrong_usage_is_status_2(mcqa) -> None:  # type: ignore[no-untyped-def]
         ("index",),
         ("ask", QUESTION, "--passages", "-1"),
         ("ask", QUESTION, "-c", "x", "--no-course"),
+        ("batch", "q.jsonl", "-o", "o.jsonl", "--resume", "--force"),
+        ("batch", "q.jsonl", "-o", "o.jsonl", "--format", "mmlo"),
     ):
         assert mcqa(*arguments).status == 2, arguments
 

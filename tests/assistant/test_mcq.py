@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assistant.mcq import LETTERS, MCQ, QuestionError, parse_question
+from assistant.mcq import LETTERS, MCQ, QuestionError, letter_of_label, parse_question
 
 STEM = "Which gas do plants take in?"
 OPTIONS = ("Oxygen", "Carbon dioxide", "Nitrogen gas, N2")
@@ -85,6 +85,56 @@ def test_ten_options_are_the_most() -> None:
 def test_what_is_missing_is_said(text: str, message: str) -> None:
     with pytest.raises(QuestionError, match=message):
         parse_question(text)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["Ａ．", "Ｂ．", "Ｃ．"],
+        ["（Ａ）", "（Ｂ）", "（Ｃ）"],
+        ["A、", "B、", "C、"],
+        ["①", "②", "③"],
+        ["Ⓐ ", "Ⓑ ", "Ⓒ "],
+        ["⒜ ", "⒝ ", "⒞ "],
+        ["⒈", "⒉", "⒊"],
+        ["【A】", "【B】", "【C】"],
+        ["А. ", "Б. ", "В. "],  # the first letters of the Cyrillic alphabet
+        ["а) ", "б) ", "в) "],
+        ["\N{CYRILLIC CAPITAL LETTER A}. ", "\N{CYRILLIC CAPITAL LETTER VE}. ", "\N{CYRILLIC CAPITAL LETTER ES}. "],
+        ["A. ", "B. ", "\N{CYRILLIC CAPITAL LETTER ES}. "],
+        ["Α. ", "Β. ", "Γ. "],
+        ["α) ", "β) ", "γ) "],
+    ],
+)
+def test_labels_in_other_forms_and_alphabets_are_understood(labels: list[str]) -> None:
+    for between in ("\n", " "):
+        text = between.join([STEM, *(label + option for label, option in zip(labels, OPTIONS, strict=True))])
+        assert parse_question(text) == MCQ(STEM, OPTIONS)
+        assert parse_question(f"{text}\nAnswer: {labels[2].strip('．.、）) （【】')}").answer == "C"
+
+
+def test_a_key_that_only_looks_latin_counts_where_the_labels_are_not_of_its_alphabet() -> None:
+    ve = "\N{CYRILLIC CAPITAL LETTER VE}"
+    assert letter_of_label(ve, "ABCD") == "B"
+    assert letter_of_label(ve, "АБВГ") == "C"
+    assert letter_of_label("B", [LETTERS[0], ve, "C"]) == "B"
+    for key, labels in (("B", "АБВГ"), ("Б", "ABCD"), ("", "ABCD"), ("AB", "ABCD")):
+        with pytest.raises(QuestionError, match="but the options are labeled"):
+            letter_of_label(key, labels)
+    with pytest.raises(QuestionError, match="the key is 2, which may count from 0 or from 1; write the letter, A to D"):
+        letter_of_label("２", "ABCD")
+
+
+def test_a_key_from_elsewhere_is_a_label_of_the_text() -> None:
+    assert parse_question(lines("1."), "3").answer == "C"
+    assert parse_question(f"{lines('X.')}\nAnswer: A", "c").answer == "C"
+    with pytest.raises(QuestionError, match="the key is 'D', but the options are labeled A, B, C"):
+        parse_question(lines("X."), "D")
+
+
+def test_a_question_of_broken_characters_is_refused() -> None:
+    with pytest.raises(QuestionError, match="no valid text"):
+        parse_question("Is it \udcff? A. yes B. no")
 
 
 PLAIN = st.text("abc éß漢,;", min_size=1, max_size=20).map(lambda text: " ".join(text.split())).filter(bool)
