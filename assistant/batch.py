@@ -11,11 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from assistant.answer import Assistant
+from assistant.answer import Answer, Assistant
 from assistant.formats import Row, read_mcqs
 from assistant.mcq import LETTERS
 from ingest.errors import UserError
 
+_TOGETHER = 16  # questions read together; what a kill costs at most
 BLOCK = 64  # rows held in memory at a time, and that the system may still have to write when the machine loses power
 
 
@@ -111,18 +112,15 @@ def run_batch(
 
 
 def _answers(assistant: Assistant, block: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """Yield the result of each row of `block`, in order.
-
-    This is the one place that asks the assistant: what answers several questions at once goes here.
-    """
-    for row in block:
-        if row.mcq is None:
-            yield {"line": row.line, "error": row.error}
-            continue
-        try:
-            yield {"line": row.line, **assistant.answer(row.mcq).to_json()}
-        except UserError as error:  # a question longer than the model's window, say: its row, not the batch
-            yield {"line": row.line, "error": str(error)}
+    """Yield the result of each row of `block`, in order; several questions are read together."""
+    for start in range(0, len(block), _TOGETHER):
+        rows = block[start : start + _TOGETHER]
+        answers = iter(assistant.answer_many([row.mcq for row in rows if row.mcq is not None]))
+        for row in rows:
+            answer: Answer | UserError = UserError(row.error) if row.mcq is None else next(answers)
+            # A question longer than the model's window, say, costs its row and not the batch.
+            result = {"error": str(answer)} if isinstance(answer, UserError) else answer.to_json()
+            yield {"line": row.line, **result}
 
 
 def _settings(assistant: Assistant, source: Path, layout: str | None) -> dict[str, Any]:
@@ -135,6 +133,10 @@ def _settings(assistant: Assistant, source: Path, layout: str | None) -> dict[st
         "course": assistant.course and [assistant.course.name, assistant.course.fingerprint()],
         "scoring": assistant.scoring,
         "passages": assistant.passages,
+        "permute": assistant.permute,
+        "priors": {str(n): list(priors) for n, priors in sorted(assistant.priors.items())},
+        "quantize": assistant.lm.quantization,
+        "dtype": str(assistant.lm.dtype),
     }
 
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -79,16 +79,27 @@ class HashAssistant:
     course = None
     scoring = "letter"
     passages = 0
+    permute = 1
+    priors: ClassVar[dict[int, tuple[float, ...]]] = {}
 
     def __init__(self, pause: float = 0.0) -> None:
         from assistant.model import Card
 
-        self.lm = SimpleNamespace(name="hash", card=Card())
+        self.lm = SimpleNamespace(name="hash", card=Card(), quantization="none", dtype="float32")
         self.pause = pause  # seconds a question takes
         self.asked = 0
 
+    def answer_many(self, mcqs: "Sequence[MCQ]") -> "list[Answer | UserError]":
+        def answer(mcq: "MCQ") -> "Answer | UserError":
+            try:
+                return self.answer(mcq)
+            except UserError as error:
+                return error
+
+        return [answer(mcq) for mcq in mcqs]
+
     def answer(self, mcq: "MCQ") -> "Answer":
-        from assistant.answer import Answer
+        from assistant.answer import Answer, Parts
 
         started = time.perf_counter()
         time.sleep(self.pause)
@@ -96,7 +107,7 @@ class HashAssistant:
         weights = [1 + byte for byte in hashlib.sha256(mcq.question.encode()).digest()[: len(mcq.options)]]
         letter = mcq.letters[weights.index(max(weights))]
         shares = tuple(weight / sum(weights) for weight in weights)
-        return Answer(mcq, letter, shares, (), "hash", "letter", 0.5, (), time.perf_counter() - started)
+        return Answer(mcq, letter, shares, (), "hash", "letter", 0.5, (), time.perf_counter() - started, Parts(shares))
 
 
 def batch(arguments: Sequence[str], pause: float) -> None:
