@@ -1,6 +1,7 @@
 """Assistant: retrieve passages, prompt the model, score the options → Answer."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,10 +82,13 @@ class Assistant:
         if course is not None and self.passages:
             course.warm_up()
 
-    def answer(self, mcq: MCQ) -> Answer:
-        """Answer one question; the same question gets the same answer. Raises ModelError where it exceeds the window."""
+    def answer(self, mcq: MCQ, examples: Sequence[MCQ] = ()) -> Answer:
+        """Answer one question; the same question gets the same answer. Raises ModelError where it exceeds the window.
+
+        `examples` are solved questions that the prompt shows first.
+        """
         started = time.perf_counter()
-        hits, prompt, dropped = self.prepare(mcq)
+        hits, prompt, dropped = self.prepare(mcq, examples)
         warnings = []
         if dropped:
             warnings.append(
@@ -114,10 +118,10 @@ class Assistant:
             seconds=time.perf_counter() - started,
         )
 
-    def prepare(self, mcq: MCQ) -> tuple[list[Hit], Prompt, int]:
+    def prepare(self, mcq: MCQ, examples: Sequence[MCQ] = ()) -> tuple[list[Hit], Prompt, int]:
         """Return the passages to show, most relevant first, the prompt with them, and how many did not fit the window.
 
-        The least relevant passages are dropped until the prompt fits; the question always stays.
+        The least relevant passages are dropped until the prompt fits; the question and the examples always stay.
         """
         hits: list[Hit] = []
         if self.course is not None and self.passages:
@@ -125,7 +129,7 @@ class Assistant:
             hits = self.course.search("\n".join((mcq.question, *mcq.options)), self.passages)
         found = len(hits)
         while True:
-            prompt = render(mcq, [hit.passage.text for hit in hits], self.scoring)
+            prompt = render(mcq, [hit.passage.text for hit in hits], self.scoring, examples)
             if not hits or encode(self.lm, prompt).longest <= self.lm.window:
                 return hits, prompt, found - len(hits)
             hits = hits[:-1]

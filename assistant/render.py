@@ -10,8 +10,10 @@ from rich.progress import Progress, ProgressColumn
 from rich.table import Table
 from rich.text import Text
 
+from assistant import report as figures
 from assistant.answer import Answer
-from assistant.evaluate import DEPTHS, RetrievalScore
+from assistant.evaluate import Report
+from assistant.retrieval import DEPTHS, RetrievalScore
 from assistant.stats import wilson
 from ingest.clean import without_control_characters
 from ingest.course import Hit
@@ -123,6 +125,33 @@ def retrieval(scores: Sequence[RetrievalScore]) -> RenderableType:
         table.add_row(score.method, score.query, *cells, f"{score.mrr:.3f}")
     first = scores[0]
     return Group(table, plain(f"by {first.by}, n = {first.n}; recall in % with its 95 % interval"))
+
+
+def evaluation(report: Report) -> RenderableType:
+    """Show how the variants compare, as a table, and by name what was left out."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    headings = ("Accuracy, %", "Gain, points", "p", "ECE", "Spread", "s", "Tokens", "Peak, MB")
+    table.add_column("Variant", overflow="fold", ratio=1)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for summary in report.summaries:
+        table.add_row(
+            plain(summary.name),
+            figures.percent(summary.correct, report.n),
+            figures.gain(summary, report.n),
+            figures.p_value(summary),
+            f"{summary.calibration_error:.3f}",
+            f"{100 * summary.recall_spread:.1f}",
+            f"{summary.seconds:.3f}",
+            f"{summary.tokens:.0f}",
+            figures.megabytes(summary.result.peak_bytes),
+        )
+    legend = (
+        "In brackets 95 % intervals. Gain and p (McNemar's exact test): against the first variant. ECE: expected calibration "
+        "error. Spread: standard deviation of the recall per letter, points. s, tokens: per question. Peak: resident memory."
+    )
+    left = [f"left out: {name}: {reason}" for name, reason in report.left_out.items()]
+    return Group(plain(figures.basis(report)), "", table, "", plain(legend, "dim"), *(plain(line, "yellow") for line in left))
 
 
 def courses(rows: Sequence[tuple[str, str, Sequence[DocumentRecord]]]) -> RenderableType:
