@@ -1,6 +1,7 @@
 """Variants of the assistant, one after the other, on the same keyed questions → what each came to, compared item by item."""
 
 import multiprocessing
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,8 @@ from ingest.errors import UserError
 
 if TYPE_CHECKING:
     from assistant.answer import Answer, Assistant
+
+_PATIENCE = 10  # seconds for a process to end by itself
 
 Progress = Callable[[int, int], None]  # items done, items in all
 Factory = Callable[["Variant"], "Assistant"]
@@ -77,8 +80,9 @@ class Outcome:
 class Result:
     """A variant's outcomes in the order of the items, and what it took.
 
-    Bytes are None where they are not known: the resident memory of the process at its highest, loading included, and at the
-    end, both only from `evaluate_apart` on Linux; the highest use of the GPU, only with one.
+    Bytes are None where they are not known: the resident memory of the process at its highest, loading included (and, where
+    a model is used for the first time, its conversion), and at the end, both only from `evaluate_apart` on Linux; the highest
+    use of the GPU, only with one.
     """
 
     variant: Variant
@@ -196,6 +200,7 @@ def evaluate_apart(
                 raise RuntimeError(f"{variant.name}:\n{content}")
             else:
                 result: Result = content
+                process.join(_PATIENCE)
                 return result
     except EOFError:
         process.join()
@@ -203,6 +208,8 @@ def evaluate_apart(
             f"its process ended with status {process.exitcode}, for want of memory perhaps; use a smaller --model or --quantize"
         ) from None
     finally:
+        process.terminate()
+        process.join(_PATIENCE)
         process.kill()
         process.join()
         receiver.close()
@@ -213,6 +220,7 @@ def _serve(sender: "Connection[tuple[str, object], object]", variant: Variant, i
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started this process will end it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # in good order: what libraries hold of the system is given back
     try:
         result = evaluate(variant, items, factory, lambda *counts: sender.send(("progress", counts)))
         peak, resident = _resident_bytes()
@@ -302,7 +310,7 @@ def compare(results: Sequence[Result], *, source: str = "", shots: int = 0, fail
             if outcome.letter is None:
                 left_out.setdefault(outcome.id, f"{result.variant.name}: {outcome.error}")
     paired = [[outcome for outcome in result.outcomes if outcome.id not in left_out] for result in results]
-    if len({tuple(outcome.id for outcome in outcomes) for outcomes in paired}) > 1:
+    if len({tuple((outcome.id, outcome.key) for outcome in outcomes) for outcomes in paired}) > 1:
         raise ValueError("the results are not on the same items")
     if not paired or not paired[0]:
         first = next(iter(left_out.values()), "there is none")
@@ -334,7 +342,7 @@ def _summary(result: Result, outcomes: Sequence[Outcome], first: Sequence[Outcom
         subjects=_by_subject(outcomes),
         recalls=recall,
         recall_spread=stats.recall_spread(recall),
-        recall_spread_interval=stats.recall_spread_interval(keys, letters),
+        recall_spread_interval=stats.recall_spread_interval(recall),
         confidence=sum(sure) / n,
         calibration_error=error,
         calibration_error_interval=stats.calibration_error_interval(sure, correct),

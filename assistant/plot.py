@@ -27,7 +27,7 @@ def png(report: Report) -> bytes:
     figure = Figure(figsize=(11, 5.2 + 0.24 * rows), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     reliability, coverage = figure.subplots(1, 2)
-    _frame(reliability, "Reliability (bars: 95 % intervals)", "probability of the chosen option", "accuracy")
+    _frame(reliability, "Reliability (dotted: honest; bars: 95 % intervals)", "probability of the chosen option", "accuracy")
     _frame(
         coverage, f"Accuracy over coverage (n = {report.n})", "share answered, the surest first", "accuracy of these answers"
     )
@@ -54,7 +54,7 @@ def png(report: Report) -> bytes:
 def _frame(panel: "Axes", title: str, across: str, up: str) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    panel.set(title=title, xlabel=across, ylabel=up, xlim=(0, 1.02), ylim=(0, 1.02))
+    panel.set(title=title, xlabel=across, ylabel=up, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     panel.grid(color="#E5E5E5", linewidth=0.8)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)

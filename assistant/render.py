@@ -129,14 +129,18 @@ def retrieval(scores: Sequence[RetrievalScore]) -> RenderableType:
 
 def evaluation(report: Report) -> RenderableType:
     """Show how the variants compare, as a table, and by name what was left out."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    headings = ("Accuracy, %", "Gain, points", "p", "ECE", "Spread", "s", "Tokens", "Peak, MB")
-    table.add_column("Variant", overflow="fold", ratio=1)
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for summary in report.summaries:
+    # Names stand above, where they have room; so the table fits 80 columns.
+    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
+    table.add_column("")
+    table.add_column("Accuracy, %", justify="right", min_width=len("39.0 (34.3-43.9)"), no_wrap=True)
+    table.add_column("Gain, points", justify="right", min_width=len("(+10.0 to +23.8)"))
+    for heading in ("p", "ECE", "Spread", "s", "Tokens", "MB"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    names = []
+    for number, summary in enumerate(report.summaries, start=1):
+        names.append(f"{number}  {summary.name}")
         table.add_row(
-            plain(summary.name),
+            str(number),
             figures.percent(summary.correct, report.n),
             figures.gain(summary, report.n),
             figures.p_value(summary),
@@ -148,10 +152,11 @@ def evaluation(report: Report) -> RenderableType:
         )
     legend = (
         "In brackets 95 % intervals. Gain and p (McNemar's exact test): against the first variant. ECE: expected calibration "
-        "error. Spread: standard deviation of the recall per letter, points. s, tokens: per question. Peak: resident memory."
+        "error. Spread: standard deviation of the recall per letter, points. s, tokens: per question. MB: resident at most."
     )
     left = [f"left out: {name}: {reason}" for name, reason in report.left_out.items()]
-    return Group(plain(figures.basis(report)), "", table, "", plain(legend, "dim"), *(plain(line, "yellow") for line in left))
+    top = [plain(line) for line in (figures.basis(report), *names, "")]
+    return Group(*top, table, "", plain(legend, "dim"), *(plain(line, "yellow") for line in left))
 
 
 def courses(rows: Sequence[tuple[str, str, Sequence[DocumentRecord]]]) -> RenderableType:

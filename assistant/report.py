@@ -225,7 +225,7 @@ def _letters(report: Report) -> list[str]:
             ("a letter", "share in % of the questions with this key that are answered with it"),
             (
                 "spread",
-                "standard deviation of these recalls (arXiv 2309.03882), 0 where no position is favored; by bootstrap",
+                "standard deviation of these recalls (arXiv 2309.03882), 0 where no position is favored",
             ),
         ),
     ]

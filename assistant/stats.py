@@ -1,6 +1,6 @@
 """Statistics of right and wrong answers: intervals, paired tests, calibration, recall per letter."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log, sqrt
 
@@ -92,19 +92,21 @@ def expected_calibration_error(
 
 
 def calibration_error_interval(confidences: Sequence[float], correct: Sequence[bool], bins: int = 10) -> tuple[float, float]:
-    """Return the 95 % interval of the expected calibration error.
+    """Return a 95 % interval of the expected calibration error; the same every time.
 
-    By chance alone, few answers look worse calibrated than they are. So the interval begins at 0 where honest probabilities
-    would give such an error in more than 5 % of cases (drawn as in Bröcker and Smith, "Increasing the reliability of
-    reliability diagrams", Weather and Forecasting 2007), and else at the basic bootstrap's lower end.
+    From the lower to the upper end of the percentile and the basic bootstrap together (Davison and Hinkley, "Bootstrap
+    methods and their application", 1997). As few answers look worse calibrated than they are, it begins at 0 unless honest
+    probabilities give such an error in at most 5 % of cases (drawn as in Bröcker and Smith, "Increasing the reliability of
+    reliability diagrams", Weather and Forecasting 2007).
     """
     sure, right = np.asarray(confidences, dtype=np.float64), np.asarray(correct, dtype=np.float64)
-    places = _bins(sure, bins)
-    return _interval(
-        len(sure),
-        lambda drawn: _calibration_error(sure[drawn], right[drawn], places[drawn]),
-        lambda draw: _calibration_error(sure, (draw.random(len(sure)) < sure).astype(np.float64), places),
-    )
+    places, n = _bins(sure, bins), len(sure)
+    draw = np.random.default_rng(0)
+    value = _calibration_error(sure, right, places)
+    samples = (draw.integers(n, size=n) for _ in range(_RESAMPLES))
+    low, high = _middle([_calibration_error(sure[sample], right[sample], places[sample]) for sample in samples])
+    honest = [_calibration_error(sure, (draw.random(n) < sure).astype(np.float64), places) for _ in range(_RESAMPLES)]
+    return _around(value, min(low, 2 * value - high), max(high, 2 * value - low), honest)
 
 
 def _bins(confidences: np.ndarray, bins: int) -> np.ndarray:
@@ -172,41 +174,27 @@ def recall_spread(recall: Mapping[str, tuple[int, int]]) -> float:
     return float(np.std([right / n for right, n in recall.values()]))
 
 
-def recall_spread_interval(keys: Sequence[str], letters: Sequence[str]) -> tuple[float, float]:
-    """Return the 95 % interval of `recall_spread`.
+def recall_spread_interval(recall: Mapping[str, tuple[int, int]]) -> tuple[float, float]:
+    """Return a 95 % interval of `recall_spread`; the same every time.
 
-    Recalls of few items differ by chance alone. So the interval begins at 0 where right answers dealt out at random to the
-    letters would give such a spread in more than 5 % of cases, and else at the basic bootstrap's lower end.
+    Recalls are drawn from their Jeffreys posteriors, Beta(right + 1/2, wrong + 1/2). As recalls of few items differ by chance
+    alone, the interval begins at 0 unless right answers dealt out to the letters at random give such a spread in at most 5 %
+    of cases.
     """
-    known = sorted(set(keys))
-    positions = np.array([known.index(key) for key in keys], dtype=np.int64)
-    right = np.array([key == letter for key, letter in zip(keys, letters, strict=True)], dtype=np.float64)
-
-    def spread(positions: np.ndarray, right: np.ndarray) -> float:
-        n = np.bincount(positions, minlength=len(known))
-        return float((np.bincount(positions, right, minlength=len(known))[n > 0] / n[n > 0]).std())
-
-    return _interval(
-        len(keys),
-        lambda drawn: spread(positions[drawn], right[drawn]),
-        lambda draw: spread(positions, draw.permutation(right)),
-    )
-
-
-def _interval(
-    n: int, statistic: Callable[[np.ndarray], float], by_chance: Callable[[np.random.Generator], float]
-) -> tuple[float, float]:
-    """Return a 95 % interval for a statistic of `n` items that is 0 where there is nothing to find; the same every time.
-
-    `statistic` takes the indices of the items drawn, `by_chance` draws its value where there is nothing to find. The basic
-    bootstrap (Davison and Hinkley, "Bootstrap methods and their application", 1997), except that the interval holds the
-    value itself, and 0 unless chance is ruled out: near 0 the bootstrap alone is too sure of itself. It is approximate: in
-    simulations of 75 to 1,000 items it held the truth in 83 to 97 % of the cases.
-    """
+    right, n = (np.array(counts) for counts in zip(*recall.values(), strict=True))
     draw = np.random.default_rng(0)
-    value = statistic(np.arange(n))
-    values = [statistic(draw.integers(n, size=n)) for _ in range(_RESAMPLES)]
-    low, high = (2 * value - float(end) for end in np.quantile(values, [0.975, 0.025]))
-    if value <= np.quantile([by_chance(draw) for _ in range(_RESAMPLES)], 0.95):
+    low, high = _middle(draw.beta(right + 0.5, n - right + 0.5, size=(_RESAMPLES, len(n))).std(axis=1))
+    dealt = draw.multivariate_hypergeometric(n, int(right.sum()), size=_RESAMPLES, method="marginals")
+    return _around(recall_spread(recall), low, high, (dealt / n).std(axis=1))
+
+
+def _middle(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _around(value: float, low: float, high: float, by_chance: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Return an interval that holds `value`, and 0 unless what there is `by_chance` alone is below it in 95 % of cases."""
+    if value <= np.quantile(by_chance, 0.95):
         low = 0.0
     return min(value, max(0.0, low)), max(value, high)
