@@ -4,9 +4,10 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from assistant.formats import Format
 from ingest.errors import CourseError, UserError
@@ -14,9 +15,13 @@ from ingest.errors import CourseError, UserError
 # Each command imports what it needs: `mcqa --help` must not load a deep-learning library.
 if TYPE_CHECKING:
     from assistant.answer import Assistant
+    from assistant.evaluate import Report, Variant
+    from assistant.items import ItemSet
     from assistant.mcq import MCQ
     from ingest.chunk import SplitSettings
     from ingest.course import Course
+
+_SHOWN_BAD = 20  # bad rows that an evaluation names
 
 app = typer.Typer(
     name="mcqa",
@@ -29,7 +34,22 @@ app = typer.Typer(
 )
 
 
-evaluate = typer.Typer(help="Measure how good a course's search is.", no_args_is_help=True, rich_markup_mode=None)
+class _VariantsByDefault(TyperGroup):
+    """`mcqa evaluate FILE` is `mcqa evaluate variants FILE`; a file that is named like a command is written ./NAME."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["variants", *args]
+        return super().parse_args(ctx, args)
+
+
+evaluate = typer.Typer(
+    cls=_VariantsByDefault,
+    help="Compare ways to answer on keyed questions, or measure a course's search. "
+    "'mcqa evaluate FILE ...' is short for 'mcqa evaluate variants FILE ...'.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(evaluate, name="evaluate")
 
 
@@ -55,6 +75,15 @@ class Scoring(StrEnum):
 
     letter = "letter"
     cloze = "cloze"
+
+
+class Quantize(StrEnum):
+    """How a model's weights are kept."""
+
+    none = "none"
+    int8 = "int8"
+    nf4 = "nf4"
+    int8_dynamic = "int8-dynamic"
 
 
 CourseOption = Annotated[str | None, typer.Option("--course", "-c", metavar="NAME", help="The course to search.")]
@@ -232,6 +261,113 @@ def _page_range(text: str | None) -> tuple[int, int] | None:
         raise typer.BadParameter(f"'{text}' is no range of pages; write 12, 12-20 or 12-") from error
 
 
+@evaluate.command("variants")
+def evaluate_variants(
+    questions: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE_OR_FOLDER", help="Keyed questions: a file, a folder of files, or MMLU's with test and dev."
+        ),
+    ],
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="A model folder or a Hub name; default: the embedded model.")
+    ] = None,
+    quantize: Annotated[list[Quantize] | None, typer.Option(help="How the weights are kept; default: none.")] = None,
+    course: Annotated[
+        list[str] | None, typer.Option("--course", "-c", metavar="NAME", help="A course to search; default: no course.")
+    ] = None,
+    no_course: Annotated[bool, typer.Option("--no-course", help="Without course material, too; this comes first.")] = False,
+    scoring: Annotated[
+        list[Scoring] | None, typer.Option(help="Letters or texts; default: what the model is made for.")
+    ] = None,
+    passages: Annotated[
+        list[int] | None, typer.Option(min=0, max=50, help="How many passages; default: what the model is made for.")
+    ] = None,
+    shots: Annotated[int, typer.Option(min=0, max=20, help="Solved examples of the subject from the folder dev.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many questions, from all subjects in turn.")] = None,
+    subject: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this subject; may be repeated.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Where report.md, report.json and reliability.png go."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the report in that folder.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare models, number formats, courses and scorings on the same questions.
+
+    --model, --quantize, --course, --scoring and --passages may be repeated: every combination is one variant. The first is
+    the one that the others are compared with.
+    """
+    from assistant import render, report
+    from assistant.evaluate import variants
+    from assistant.items import read_items
+
+    if output is not None:
+        report.check_folder(output, force=force)
+        if not report.can_draw():
+            _complain(f"note: {report.PLOTS_MISSING}")
+    items = read_items(questions, shots=shots, subjects=subject or (), limit=limit)
+    _tell_unused(items)
+    for name in course or []:  # before anything slow begins
+        _choose_course(name)
+    chosen = variants(
+        models=model or [None],
+        quantize=[one.value for one in quantize or [Quantize.none]],
+        courses=[*([None] if no_course or not course else []), *(course or [])],
+        scoring=[one.value for one in scoring] if scoring else [None],
+        passages=passages or [None],
+    )
+    found = _compare(chosen, items, str(questions), shots)
+    if as_json:
+        print(json.dumps(report.to_json(found), ensure_ascii=False))
+    else:
+        render.console().print(render.evaluation(found))
+    if output is not None:
+        written = report.write_report(found, output)
+        _complain(f"written: {', '.join(map(str, written))}")
+    if found.failed:
+        raise UserError(f"{len(found.failed)} of {len(chosen)} variants could not be evaluated: {'; '.join(found.failed)}")
+    if items.bad:
+        raise UserError(f"{len(items.bad)} rows of {questions} hold no question; correct the lines named above")
+
+
+def _tell_unused(items: "ItemSet") -> None:
+    for line in items.bad[:_SHOWN_BAD]:
+        _complain(line)
+    if len(items.bad) > _SHOWN_BAD:
+        _complain(f"... and {len(items.bad) - _SHOWN_BAD} more rows that hold no question")
+    if items.without_key:
+        _complain(f"note: questions without a key, left out: {items.without_key}")
+
+
+def _compare(chosen: "list[Variant]", items: "ItemSet", source: str, shots: int) -> "Report":
+    """Evaluate the variants one after the other, with progress; one that cannot be loaded does not cost the others."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+    from assistant import render
+    from assistant.evaluate import compare, evaluate_apart
+
+    results, failed = [], {}
+    columns = (TextColumn("{task.fields[name]}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with render.progress(*columns, name="") as update:
+        for index, variant in enumerate(chosen):
+            before, total = index * len(items.items), len(chosen) * len(items.items)
+            update(completed=before, total=total, name=f"loading {variant.name}")
+
+            def show(done: int, _: int, before: int = before, name: str = variant.name) -> None:
+                update(completed=before + done, name=name)
+
+            try:
+                results.append(evaluate_apart(variant, items.items, on_progress=show))
+            except UserError as error:
+                failed[variant.name] = str(error)
+    for name, reason in failed.items():
+        _complain(f"{name}: {reason}")
+    if not results:
+        raise UserError(f"no variant could be evaluated: {'; '.join(failed)}")
+    return compare(results, source=source, shots=shots, failed=failed)
+
+
 @evaluate.command("retrieval")
 def evaluate_retrieval(
     file: Annotated[Path, typer.Argument(help="Questions that name 'document' and 'page', or 'section' (.jsonl, .json).")],
@@ -253,7 +389,7 @@ def evaluate_retrieval(
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     from assistant import render
-    from assistant.evaluate import SectionTexts, evaluate_retrieval, read_places
+    from assistant.retrieval import SectionTexts, evaluate_retrieval, read_places
 
     questions = read_places(file)[:limit]
     chosen = _choose_course(course)

@@ -1,152 +1,366 @@
-"""How well a course's search finds the place that answers a question: recall and reciprocal rank by page or section."""
+"""Variants of the assistant, one after the other, on the same keyed questions → what each came to, compared item by item."""
 
-import json
-import re
-from collections import Counter
+import multiprocessing
+import sys
+import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import product
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
-from assistant.formats import read_mcqs
-from assistant.mcq import MCQ
-from assistant.stats import wilson
-from ingest.course import Course
+from assistant import stats
+from assistant.items import Item
+from assistant.mcq import LETTERS
+from assistant.model import EMBEDDED, LanguageModel, ScoringKind
 from ingest.errors import UserError
-from ingest.store import Passage
 
-DEPTHS = (1, 3, 5, 10)
-_SHINGLE = 6  # words; long enough that a textbook rarely repeats one by chance
+if TYPE_CHECKING:
+    from assistant.answer import Answer, Assistant
 
-Query: TypeAlias = Literal["question", "options", "each"]
+_PATIENCE = 10  # seconds for a process to end by itself
 
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a question's answer stands: a page of a document, or a section, with its chapter and document where known."""
-
-    document: str | None
-    page: int | None
-    chapter: str | None
-    section: str | None
+Progress = Callable[[int, int], None]  # items done, items in all
+Factory = Callable[["Variant"], "Assistant"]
 
 
 @dataclass(frozen=True, slots=True)
-class RetrievalScore:
-    """How often one way of searching found the place among the first hits, out of `n` questions.
+class Variant:
+    """One way to answer: a model (None: the embedded one) as it is or quantized, with a course or none.
 
-    `found` counts by depth; `mrr` is the mean over all questions of 1 / rank of the first right hit (0 beyond the last depth).
+    `scoring` and `passages` default to what the model's card says.
     """
 
-    method: str
-    query: Query
-    by: str
+    model: str | None = None
+    quantize: str = "none"
+    course: str | None = None
+    scoring: ScoringKind | None = None
+    passages: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What reports call it, as in "smollm2-135m-instruct, int8, operating-systems, cloze"."""
+        parts = [self.model or EMBEDDED]
+        if self.quantize != "none":
+            parts.append(self.quantize)
+        parts.append(self.course or "no course")
+        if self.passages is not None and self.course:
+            parts.append(f"{self.passages} passages")
+        if self.scoring:
+            parts.append(self.scoring)
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a variant answered to one item, or why it could not.
+
+    `probabilities` belong to the options in order. `seconds` include the search. `tokens` are those of the prompt and all
+    options, what options share counted once.
+    """
+
+    id: str
+    subject: str
+    key: str
+    letter: str | None
+    probabilities: tuple[float, ...] = ()
+    seconds: float = 0.0
+    tokens: int = 0
+    error: str = ""
+
+    @property
+    def correct(self) -> bool:
+        """Whether the letter is the key."""
+        return self.letter == self.key
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A variant's outcomes in the order of the items, and what it took.
+
+    Bytes are None where they are not known: the resident memory of the process at its highest, loading included (and, where
+    a model is used for the first time, its conversion), and at the end, both only from `evaluate_apart` on Linux; the highest
+    use of the GPU, only with one.
+    """
+
+    variant: Variant
+    outcomes: tuple[Outcome, ...]
+    scoring: str
+    passages: int
+    dtype: str
+    device: str
+    seconds_to_load: float
+    peak_bytes: int | None = None
+    resident_bytes: int | None = None
+    gpu_bytes: int | None = None
+
+
+def variants(
+    models: Sequence[str | None] = (None,),
+    quantize: Sequence[str] = ("none",),
+    courses: Sequence[str | None] = (None,),
+    scoring: Sequence[ScoringKind | None] = (None,),
+    passages: Sequence[int | None] = (None,),
+) -> list[Variant]:
+    """Return every combination of what is given, models varying slowest, each once."""
+    combined = product(models, quantize, courses, scoring, passages)
+    # Without a course there are no passages to vary.
+    return list(dict.fromkeys(Variant(m, q, c, s, p if c else None) for m, q, c, s, p in combined))
+
+
+def build(variant: Variant) -> "Assistant":
+    """Load what the variant names; raises UserError where something is missing."""
+    from assistant.answer import Assistant
+    from assistant.model import load_model
+    from ingest.course import Course
+
+    load: Callable[..., LanguageModel] = load_model
+    lm = load(variant.model) if variant.quantize == "none" else load(variant.model, quantize=variant.quantize)
+    course = Course.open(variant.course) if variant.course else None
+    return Assistant(lm, course, scoring=variant.scoring, passages=variant.passages)
+
+
+def evaluate(
+    variant: Variant, items: Sequence[Item], assistant_factory: Factory = build, on_progress: Progress = lambda *_: None
+) -> Result:
+    """Answer every item with one variant, in this process.
+
+    An item that the variant cannot answer gets an outcome with `error`. The first item is answered once before the clock
+    starts: what a model sets up at its first question is no question's time.
+    """
+    started = time.perf_counter()
+    assistant = assistant_factory(variant)
+    seconds_to_load = time.perf_counter() - started
+    outcomes = [_outcome(assistant, item) for item in items[:1]]
+    on_progress(0, len(items))
+    outcomes = []
+    for item in items:
+        outcomes.append(_outcome(assistant, item))
+        on_progress(len(outcomes), len(items))
+    weights = assistant.lm.model
+    return Result(
+        variant,
+        tuple(outcomes),
+        scoring=assistant.scoring,
+        passages=assistant.passages if assistant.course else 0,
+        dtype=str(weights.dtype).removeprefix("torch."),
+        device=str(assistant.lm.device),
+        seconds_to_load=seconds_to_load,
+        gpu_bytes=_gpu_bytes(),
+    )
+
+
+def _outcome(assistant: "Assistant", item: Item) -> Outcome:
+    try:
+        answer = assistant.answer(item.mcq, item.examples)
+    except UserError as error:  # longer than the model's window, say
+        return Outcome(item.id, item.subject, item.key, None, error=str(error))
+    tokens = _tokens(assistant, answer, item)
+    return Outcome(item.id, item.subject, item.key, answer.letter, answer.probabilities, answer.seconds, tokens)
+
+
+def _tokens(assistant: "Assistant", answer: "Answer", item: Item) -> int:
+    from assistant.prompt import render
+    from assistant.scoring import encode
+
+    texts = [hit.passage.text for hit in answer.sources]
+    encoded = encode(assistant.lm, render(item.mcq, texts, assistant.scoring, item.examples))
+    return len(encoded.prefix) + sum(map(len, encoded.continuations))
+
+
+def _gpu_bytes() -> int | None:
+    import torch
+
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+
+
+def evaluate_apart(
+    variant: Variant, items: Sequence[Item], assistant_factory: Factory = build, on_progress: Progress = lambda *_: None
+) -> Result:
+    """Answer every item with one variant in a process of its own, and tell that process's memory.
+
+    Only so is the memory that of one model: nothing of the variants before it is left, and all is given back at the end.
+    Raises UserError where the variant cannot be loaded or its process dies. `assistant_factory` must be a module's function.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_serve, args=(sender, variant, items, assistant_factory), daemon=True)
+    process.start()
+    sender.close()  # so that the end of the process ends the pipe
+    try:
+        while True:
+            kind, content = receiver.recv()
+            if kind == "progress":
+                on_progress(*content)
+            elif kind == "refused":
+                raise UserError(content)
+            elif kind == "crashed":
+                raise RuntimeError(f"{variant.name}:\n{content}")
+            else:
+                result: Result = content
+                process.join(_PATIENCE)
+                return result
+    except EOFError:
+        process.join()
+        raise UserError(
+            f"its process ended with status {process.exitcode}, for want of memory perhaps; use a smaller --model or --quantize"
+        ) from None
+    finally:
+        process.terminate()
+        process.join(_PATIENCE)
+        process.kill()
+        process.join()
+        receiver.close()
+
+
+def _serve(sender: "Connection[tuple[str, object], object]", variant: Variant, items: Sequence[Item], factory: Factory) -> None:
+    """Be the process of one variant: send its progress, then its result or why there is none."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started this process will end it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # in good order: what libraries hold of the system is given back
+    try:
+        result = evaluate(variant, items, factory, lambda *counts: sender.send(("progress", counts)))
+        peak, resident = _resident_bytes()
+        sender.send(("result", replace(result, peak_bytes=peak, resident_bytes=resident)))
+    except UserError as error:
+        sender.send(("refused", str(error)))
+    except BrokenPipeError:
+        pass  # nobody waits any more
+    except Exception:  # noqa: BLE001 -- it is raised again where someone sees it
+        sender.send(("crashed", traceback.format_exc()))
+
+
+def _resident_bytes() -> tuple[int | None, int | None]:
+    """Return this process's resident memory at its highest and now, in bytes; None where Linux does not tell them."""
+    # Not getrusage: the peak that it tells begins with that of the process which started this one.
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None, None
+    told = dict(line.split(":", 1) for line in lines)
+    return int(told["VmHWM"].split()[0]) * 1024, int(told["VmRSS"].split()[0]) * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A variant against the first on the same items.
+
+    How many items it alone got right, how many the first alone, the gain's 95 % interval (-1 to 1), McNemar's exact p.
+    """
+
+    gained: int
+    lost: int
+    interval: tuple[float, float]
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A variant's figures on the items that all variants answered. Pairs of whole numbers are (right, of how many)."""
+
+    result: Result
+    correct: int
+    against_first: Comparison | None
+    subjects: Mapping[str, tuple[int, int]]
+    recalls: Mapping[str, tuple[int, int]]
+    recall_spread: float
+    recall_spread_interval: tuple[float, float]
+    confidence: float
+    calibration_error: float
+    calibration_error_interval: tuple[float, float]
+    bins: Sequence[stats.Bin]
+    coverage: Sequence[tuple[int, int]]  # (answered, right), the surest first
+    negative_log_likelihood: float
+    brier: float
+    seconds: float
+    seconds_p95: float
+    tokens: float
+
+    @property
+    def name(self) -> str:
+        """The variant's name."""
+        return self.result.variant.name
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Variants compared on the same `n` items; the first is the baseline.
+
+    `chance` is the accuracy of guessing. `left_out` says, by item, which variant could not answer it and why; `failed`, by
+    variant, why it could not be loaded.
+    """
+
+    source: str
+    shots: int
     n: int
-    found: Mapping[int, int]
-    mrr: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the figures with their 95 % intervals, in types that JSON knows."""
-        recall = {f"recall@{depth}": count / self.n for depth, count in self.found.items()}
-        intervals = {f"recall@{depth}_interval": list(wilson(count, self.n)) for depth, count in self.found.items()}
-        return {"method": self.method, "query": self.query, "by": self.by, "n": self.n, **recall, **intervals, "mrr": self.mrr}
+    chance: float
+    summaries: tuple[Summary, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_places(file: Path) -> list[tuple[MCQ, Place]]:
-    """Return the questions of `file` that name a page or a section; raises UserError where none does.
-
-    A page is named by `document` and `page`, a section by `section`, with `chapter` and `document` where they are given.
-    """
-    found = []
-    for row in read_mcqs(file):
-        place = Place(*(row.fields.get(key) for key in ("document", "page", "chapter", "section")))
-        if row.mcq is not None and ((place.document and isinstance(place.page, int)) or isinstance(place.section, str)):
-            found.append((row.mcq, place))
-    if not found:
-        raise UserError(f"{file}: no question names where its answer stands; add 'document' and 'page', or 'section'")
-    return found
-
-
-def evaluate_retrieval(
-    course: Course,
-    questions: Sequence[tuple[MCQ, Place]],
-    *,
-    method: str = "hybrid",
-    query: Query = "options",
-    sections: "SectionTexts | None" = None,
-    reranker: str | None = None,
-    on_progress: Callable[[int, int], None] = lambda *_: None,
-) -> RetrievalScore:
-    """Search for every question and count where the first hit on its place stands.
-
-    `query` is what is searched for: the question alone, the question with its options, or these and each single option,
-    fused. A section is recognized by the headings of a passage, or by the section's own text where `sections` holds it.
-    """
-    ranks = []
-    for done, (mcq, place) in enumerate(questions, start=1):
-        text = "\n".join((mcq.question, *mcq.options)) if query == "options" else mcq.question
-        options = mcq.options if query == "each" else ()
-        hits = course.search(text, DEPTHS[-1], method=method, options=options, reranker=reranker)
-        right = (rank for rank, hit in enumerate(hits, start=1) if _is_there(hit.passage, place, sections))
-        ranks.append(next(right, 0))
-        on_progress(done, len(questions))
-    by = "page" if all(place.page for _, place in questions) else "section"
-    found = {depth: sum(0 < rank <= depth for rank in ranks) for depth in DEPTHS}
-    return RetrievalScore(method, query, by, len(ranks), found, sum(1 / rank for rank in ranks if rank) / len(ranks))
+def compare(results: Sequence[Result], *, source: str = "", shots: int = 0, failed: Mapping[str, str] | None = None) -> Report:
+    """Compare variants that were asked the same items in the same order; raises UserError where no item was answered by all."""
+    left_out: dict[str, str] = {}
+    for result in results:
+        for outcome in result.outcomes:
+            if outcome.letter is None:
+                left_out.setdefault(outcome.id, f"{result.variant.name}: {outcome.error}")
+    paired = [[outcome for outcome in result.outcomes if outcome.id not in left_out] for result in results]
+    if len({tuple((outcome.id, outcome.key) for outcome in outcomes) for outcomes in paired}) > 1:
+        raise ValueError("the results are not on the same items")
+    if not paired or not paired[0]:
+        first = next(iter(left_out.values()), "there is none")
+        raise UserError(f"no question was answered by all variants; the first reason: {first}")
+    first_outcomes = paired[0]
+    summaries = [_summary(result, outcomes, first_outcomes) for result, outcomes in zip(results, paired, strict=True)]
+    summaries[0] = replace(summaries[0], against_first=None)
+    chance = sum(1 / len(outcome.probabilities) for outcome in first_outcomes) / len(first_outcomes)
+    return Report(source, shots, len(first_outcomes), chance, tuple(summaries), left_out, dict(failed or {}))
 
 
-class SectionTexts:
-    """The texts of a book's sections, to tell which section a passage comes from, whatever its headings say."""
+def _summary(result: Result, outcomes: Sequence[Outcome], first: Sequence[Outcome]) -> Summary:
+    import numpy as np
 
-    def __init__(self, sections: Iterable[tuple[str, str, str]]) -> None:
-        """`sections` are (chapter, title, text)."""
-        self._owners: dict[tuple[str, ...], set[tuple[str, str]]] = {}
-        for chapter, title, text in sections:
-            for shingle in _shingles(text):
-                self._owners.setdefault(shingle, set()).add((_plain(chapter), _plain(title)))
-
-    @classmethod
-    def read(cls, files: Sequence[Path]) -> "SectionTexts":
-        """Read JSONL files of {"chapter", "title", "text"}; raises UserError on a file that is none."""
-        sections = []
-        for file in files:
-            try:
-                for line in file.read_text(encoding="utf-8").splitlines():
-                    record = json.loads(line)
-                    sections.append((str(record["chapter"]), str(record["title"]), str(record["text"])))
-            except OSError as error:
-                raise UserError(f"{file} cannot be read ({error.strerror})") from error
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{file}: expected one object a line with 'chapter', 'title' and 'text'") from error
-        return cls(sections)
-
-    def of(self, passage: Passage) -> set[tuple[str, str]]:
-        """Return (chapter, title) of the section with which the passage shares most words in a row; ties give several."""
-        votes = Counter(owner for shingle in _shingles(passage.text) for owner in self._owners.get(shingle, ()))
-        most = max(votes.values(), default=0)
-        return {owner for owner, count in votes.items() if count == most}
-
-
-def _is_there(passage: Passage, place: Place, sections: SectionTexts | None) -> bool:
-    if place.document and place.document not in (passage.document, *passage.copies):
-        return False
-    if place.page is not None:
-        return passage.page_first <= place.page <= passage.page_last
-    title, chapter = _plain(place.section or ""), _plain(place.chapter or "")
-    if sections is not None:
-        return any(title == other and chapter in ("", owner) for owner, other in sections.of(passage))
-    path = [_plain(part) for part in passage.heading.split(" › ")]
-    return title in path and (not chapter or chapter in path or len(path) == 1)
+    n = len(outcomes)
+    correct = [outcome.correct for outcome in outcomes]
+    sure = [max(outcome.probabilities) for outcome in outcomes]
+    keys, letters = [outcome.key for outcome in outcomes], [outcome.letter or "" for outcome in outcomes]
+    places = [LETTERS.index(key) for key in keys]
+    gained = sum(mine and not other.correct for mine, other in zip(correct, first, strict=True))
+    lost = sum(other.correct and not mine for mine, other in zip(correct, first, strict=True))
+    error, bins = stats.expected_calibration_error(sure, correct)
+    recall = stats.recalls(keys, letters)
+    seconds = [outcome.seconds for outcome in outcomes]
+    return Summary(
+        result,
+        correct=sum(correct),
+        against_first=Comparison(gained, lost, stats.paired_difference(gained, lost, n), stats.mcnemar_exact(gained, lost)),
+        subjects=_by_subject(outcomes),
+        recalls=recall,
+        recall_spread=stats.recall_spread(recall),
+        recall_spread_interval=stats.recall_spread_interval(recall),
+        confidence=sum(sure) / n,
+        calibration_error=error,
+        calibration_error_interval=stats.calibration_error_interval(sure, correct),
+        bins=bins,
+        coverage=stats.coverage_curve(sure, correct),
+        negative_log_likelihood=stats.negative_log_likelihood(
+            [outcome.probabilities[place] for outcome, place in zip(outcomes, places, strict=True)]
+        ),
+        brier=stats.brier_score([outcome.probabilities for outcome in outcomes], places),
+        seconds=sum(seconds) / n,
+        seconds_p95=float(np.quantile(seconds, 0.95)),
+        tokens=sum(outcome.tokens for outcome in outcomes) / n,
+    )
 
 
-def _plain(title: str) -> str:
-    """Return a title's words in lower case without its number, so that "3.2 Page Tables" and "Page tables" are one."""
-    words = re.findall(r"\w+", title.lower())
-    numbered = re.match(r"\s*(?:chapter\s+)?[\dIVXivx]+(?:\.\d+)*[.:]?\s+\S", title)
-    skipped = len(re.findall(r"\w+", title[: numbered.end() - 1])) if numbered else 0
-    return " ".join(words[skipped:])
-
-
-def _shingles(text: str) -> set[tuple[str, ...]]:
-    words = re.findall(r"\w+", text.lower())
-    return {tuple(words[i : i + _SHINGLE]) for i in range(len(words) - _SHINGLE + 1)}
+def _by_subject(outcomes: Iterable[Outcome]) -> dict[str, tuple[int, int]]:
+    counts: dict[str, tuple[int, int]] = {}
+    for outcome in outcomes:
+        right, n = counts.get(outcome.subject, (0, 0))
+        counts[outcome.subject] = right + outcome.correct, n + 1
+    return counts

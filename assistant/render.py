@@ -10,8 +10,10 @@ from rich.progress import Progress, ProgressColumn
 from rich.table import Table
 from rich.text import Text
 
+from assistant import report as figures
 from assistant.answer import Answer
-from assistant.evaluate import DEPTHS, RetrievalScore
+from assistant.evaluate import Report
+from assistant.retrieval import DEPTHS, RetrievalScore
 from assistant.stats import wilson
 from ingest.clean import without_control_characters
 from ingest.course import Hit
@@ -123,6 +125,38 @@ def retrieval(scores: Sequence[RetrievalScore]) -> RenderableType:
         table.add_row(score.method, score.query, *cells, f"{score.mrr:.3f}")
     first = scores[0]
     return Group(table, plain(f"by {first.by}, n = {first.n}; recall in % with its 95 % interval"))
+
+
+def evaluation(report: Report) -> RenderableType:
+    """Show how the variants compare, as a table, and by name what was left out."""
+    # Names stand above, where they have room; so the table fits 80 columns.
+    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
+    table.add_column("")
+    table.add_column("Accuracy, %", justify="right", min_width=len("39.0 (34.3-43.9)"), no_wrap=True)
+    table.add_column("Gain, points", justify="right", min_width=len("(+10.0 to +23.8)"))
+    for heading in ("p", "ECE", "Spread", "s", "Tokens", "MB"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    names = []
+    for number, summary in enumerate(report.summaries, start=1):
+        names.append(f"{number}  {summary.name}")
+        table.add_row(
+            str(number),
+            figures.percent(summary.correct, report.n),
+            figures.gain(summary, report.n),
+            figures.p_value(summary),
+            f"{summary.calibration_error:.3f}",
+            f"{100 * summary.recall_spread:.1f}",
+            f"{summary.seconds:.3f}",
+            f"{summary.tokens:.0f}",
+            figures.megabytes(summary.result.peak_bytes),
+        )
+    legend = (
+        "In brackets 95 % intervals. Gain and p (McNemar's exact test): against the first variant. ECE: expected calibration "
+        "error. Spread: standard deviation of the recall per letter, points. s, tokens: per question. MB: resident at most."
+    )
+    left = [f"left out: {name}: {reason}" for name, reason in report.left_out.items()]
+    top = [plain(line) for line in (figures.basis(report), *names, "")]
+    return Group(*top, table, "", plain(legend, "dim"), *(plain(line, "yellow") for line in left))
 
 
 def courses(rows: Sequence[tuple[str, str, Sequence[DocumentRecord]]]) -> RenderableType:

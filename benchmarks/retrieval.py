@@ -31,8 +31,8 @@ import numpy as np
 sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
 if TYPE_CHECKING:
-    from assistant.evaluate import Place
     from assistant.mcq import MCQ
+    from assistant.retrieval import Place
     from ingest.chunk import SplitSettings
     from ingest.course import Course
 
@@ -88,7 +88,7 @@ def _home(kept: Path | None) -> Iterator[None]:
 
 
 def _sample_courses(settings: "SplitSettings") -> "list[tuple[Course, Questions]]":
-    from assistant.evaluate import read_places
+    from assistant.retrieval import read_places
     from ingest.course import Course
 
     parts = []
@@ -100,7 +100,7 @@ def _sample_courses(settings: "SplitSettings") -> "list[tuple[Course, Questions]
 
 
 def _textbooks(books: Sequence[Path], settings: "SplitSettings") -> "tuple[Course, Questions]":
-    from assistant.evaluate import Place, read_places
+    from assistant.retrieval import Place, read_places
     from ingest.course import Course
     from ingest.home import home
 
@@ -118,7 +118,7 @@ def _textbooks(books: Sequence[Path], settings: "SplitSettings") -> "tuple[Cours
 
 
 def _recall(parts: "list[tuple[Course, Questions]]", methods: Sequence[str], queries: Sequence[Any]) -> None:
-    from assistant.evaluate import DEPTHS, evaluate_retrieval
+    from assistant.retrieval import DEPTHS, evaluate_retrieval
     from assistant.stats import wilson
 
     n = sum(len(questions) for _, questions in parts)

@@ -46,7 +46,7 @@ def main() -> int:
     from assistant.answer import Answer, Assistant
     from assistant.formats import read_mcqs
     from assistant.model import load_model
-    from assistant.stats import percent_with_interval
+    from assistant.stats import expected_calibration_error, percent_with_interval
     from ingest.chunk import SplitSettings
     from ingest.course import Course
 
@@ -82,11 +82,12 @@ def main() -> int:
                 if sys.stderr.isatty():
                     print(f"\r{scoring} {passages}: {len(answers)}/{len(mcqs)}", end="", file=sys.stderr)
             seconds = sorted(answer.seconds for answer in answers)
-            correct = sum(answer.letter == answer.mcq.answer for answer in answers)
+            right = [answer.letter == answer.mcq.answer for answer in answers]
+            error, _ = expected_calibration_error([max(answer.probabilities) for answer in answers], right)
             masses = [answer.letter_mass for answer in answers if answer.letter_mass is not None]
             print(
-                f"| {scoring} | {passages} | {percent_with_interval(correct, len(answers))} "
-                f"| {_calibration_error(answers):.3f} | {f'{statistics.mean(masses):.2f}' if masses else ''} "
+                f"| {scoring} | {passages} | {percent_with_interval(sum(right), len(answers))} "
+                f"| {error:.3f} | {f'{statistics.mean(masses):.2f}' if masses else ''} "
                 f"| {statistics.median(seconds):.3f} | {seconds[int(0.95 * len(seconds))]:.3f} |",
                 flush=True,
             )
@@ -97,16 +98,6 @@ def main() -> int:
 
 def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(arguments, name)) is not None}
-
-
-def _calibration_error(answers: list) -> float:  # type: ignore[type-arg]
-    """Return the expected calibration error: |confidence - accuracy| averaged over ten bins of confidence."""
-    bins: dict[int, list[tuple[float, bool]]] = {}
-    for answer in answers:
-        sure = max(answer.probabilities)
-        bins.setdefault(min(9, int(10 * sure)), []).append((sure, answer.letter == answer.mcq.answer))
-    gaps = [abs(sum(sure for sure, _ in bin_) - sum(right for _, right in bin_)) for bin_ in bins.values()]
-    return sum(gaps) / len(answers)
 
 
 def _peak_memory() -> float:

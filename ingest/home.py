@@ -46,8 +46,11 @@ def replaced_folder(target: Path) -> Iterator[Path]:
                 raise
 
 
-def write_atomically(target: Path, text: str) -> None:
-    """Write `text` (UTF-8) to `target` through a temporary file, so that a reader never sees half of it."""
+def write_atomically(target: Path, content: str | bytes) -> None:
+    """Write `content` (text as UTF-8) to `target` through a temporary file, so that a reader never sees half of it."""
     scratch = target.with_name(f".{target.name}.{os.getpid()}")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(target)
+    try:
+        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+        scratch.replace(target)
+    finally:
+        scratch.unlink(missing_ok=True)  # where a full disk or Ctrl-C came in between

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import random
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from assistant.evaluate import Variant
 from ingest.course import Course
 from ingest.errors import UserError
 from ingest.read import FileRead, ReadOptions, read_documents
@@ -188,3 +190,45 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+class _Weights:
+    dtype = "torch.float32"
+
+
+class _Model:
+    model = _Weights()
+    device = "cpu"
+
+
+class Unasked:
+    """An assistant to which no question is put; `ballast` bytes stand for its model."""
+
+    lm, scoring, passages, course = _Model(), "cloze", 0, None
+
+    def __init__(self, ballast: int) -> None:
+        self.ballast = bytearray(os.urandom(2**20)) * (ballast // 2**20)
+
+
+# What may stand for assistant.evaluate.build, in another process.
+def build_with_ballast(variant: Variant) -> Any:
+    """Return an assistant whose model takes as many MiB as the variant's model is called."""
+    return Unasked(int(variant.model or 0) * 2**20)
+
+
+def build_unloadable(variant: Variant) -> Any:
+    raise UserError("there is no such model")
+
+
+def build_wrong(variant: Variant) -> Any:
+    raise ZeroDivisionError("a fault of the program")
+
+
+def build_and_die(variant: Variant) -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def build_for_ever(variant: Variant) -> Any:
+    """Write this process's id to the file that the variant's model is called, and never return."""
+    Path(str(variant.model)).write_text(str(os.getpid()), encoding="ascii")
+    time.sleep(600)

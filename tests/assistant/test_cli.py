@@ -194,11 +194,67 @@ def test_a_batch_that_is_interrupted_says_how_to_go_on(mcqa, monkeypatch, tmp_pa
     assert "3 of 3 questions answered (1 taken over from the run before)" in mcqa("batch", source, "-o", output, "--resume").out
 
 
+def test_evaluate_compares_with_and_without_the_course(mcqa, indexed: Path, lm: LanguageModel, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    source = CORPUS / "operating-systems" / "questions.jsonl"
+    command = ("evaluate", "--limit", "6", source, "--no-course", "-c", "operating-systems", "-o", tmp_path / "report")
+    result = mcqa(*command)
+    assert result.status == 0, result.err
+    shown = " ".join(result.out.split())
+    assert "n = 6 questions, 1 subject, chance " in shown
+    assert "1 smollm2-135m-instruct, no course 2 smollm2-135m-instruct, operating-systems" in shown
+    assert "…" not in result.out
+    assert max(map(len, result.out.splitlines())) <= 80
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"report.md", "report.json", "reliability.png"}
+    record = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    bare, with_course = record["variants"]
+    assert (bare["course"], with_course["course"]) == (None, "operating-systems")
+    assert (bare["passages"], with_course["passages"]) == (0, 3)
+    assert with_course["tokens"] > bare["tokens"] + 100
+    assert 200e6 < bare["bytes"]["peak"] < 4e9
+    asked = json.loads(mcqa("ask", "--json", "-c", "operating-systems", stdin=_as_text(source)).out)
+    assert with_course["outcomes"][0]["probabilities"] == pytest.approx(list(asked["probabilities"].values()), abs=0.02)
+    again = mcqa(*command)
+    assert (again.status, "overwrite it with --force" in again.err) == (1, True)
+
+
+def _as_text(source: Path) -> str:
+    """Return a file's first question as it is pasted."""
+    first = json.loads(source.read_text(encoding="utf-8").splitlines()[0])
+    return "\n".join([first["question"], *(f"{letter}. {text}" for letter, text in zip("ABCD", first["choices"], strict=True))])
+
+
+def test_a_variant_that_cannot_be_loaded_does_not_cost_the_others(mcqa, home: Path, lm: LanguageModel, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    source = tmp_path / "q.jsonl"
+    good = json.dumps({"question": "Is it?", "choices": ["yes", "no"], "answer": "A"})
+    source.write_text(
+        "\n".join([good, good, "{bad", json.dumps({"question": "Is it?", "choices": ["yes", "no"]})]), encoding="utf-8"
+    )
+    result = mcqa("evaluate", source, "--model", "./nowhere", "--model", "smollm2-135m-instruct", "--json")
+    assert result.status == 1
+    assert f"{source} line 3: not valid JSON" in result.err
+    assert "questions without a key, left out: 1" in result.err
+    assert "./nowhere, no course: no model folder ./nowhere" in result.err
+    assert result.err.splitlines()[-1] == "error: 1 of 2 variants could not be evaluated: ./nowhere, no course"
+    record = json.loads(result.out)
+    assert [variant["name"] for variant in record["variants"]] == ["smollm2-135m-instruct, no course"]
+    assert list(record["failed"]) == ["./nowhere, no course"]
+
+
+def test_evaluate_has_a_default_command_beside_the_named_one(mcqa, home: Path) -> None:  # type: ignore[no-untyped-def]
+    shown = mcqa("evaluate", "--help").out
+    assert "variants" in shown
+    assert "retrieval" in shown
+    assert "--shots" in mcqa("evaluate", "variants", "-h").out
+    assert "Missing argument 'FILE_OR_FOLDER'" in mcqa("evaluate", "--shots", "5").err
+    assert "mean reciprocal" in mcqa("evaluate", "retrieval", "--help").out
+
+
 @pytest.mark.usefixtures("indexed")
 def test_every_mistake_is_one_line_with_a_remedy(mcqa, tmp_path: Path, make_pdf) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "empty").mkdir()
     make_pdf(tmp_path / "blank" / "scan.pdf", "#rect()")
     (tmp_path / "bad.jsonl").write_text("{}\n")
+    (tmp_path / "keyless.jsonl").write_text(json.dumps({"question": "Is it?", "choices": ["yes", "no"]}))
     recipe = tmp_path / "r.yaml"
     recipe.write_text("name: x\nmodel: y\ndata: []\ntuning: {learning_rate: 5e-5, epoch: 3}\n")
     cases: list[tuple[tuple[object, ...], str]] = [
@@ -216,6 +272,12 @@ def test_every_mistake_is_one_line_with_a_remedy(mcqa, tmp_path: Path, make_pdf)
         (("batch", tmp_path / "bad.jsonl", "-o", "x.docx"), "name the output file .jsonl or .csv"),
         (("batch", tmp_path / "bad.jsonl", "-o", tmp_path / "no" / "x.csv"), "does not exist; create it"),
         (("courses", "--remove", "nope"), "no course 'nope'"),
+        (("evaluate", tmp_path / "keyless.jsonl"), "an evaluation needs keys; add 'answer'"),
+        (("evaluate", tmp_path / "empty"), "holds no question file"),
+        (("evaluate", tmp_path / "none.jsonl"), "does not exist"),
+        (("evaluate", CORPUS / "operating-systems", "-c", "operating-sistems"), "did you mean 'operating-systems'"),
+        (("evaluate", CORPUS / "operating-systems", "--shots", "5"), "--shots 5 takes solved examples from"),
+        (("evaluate", CORPUS / "operating-systems", "--subject", "Cooking"), "--subject takes one of Operating Systems"),
     ]
     for arguments, message in cases:
         result = mcqa(*arguments)
