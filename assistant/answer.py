@@ -148,16 +148,19 @@ class Assistant:
             raise answer
         return answer
 
-    def answer_many(self, mcqs: Sequence[MCQ], examples: Sequence[MCQ] = ()) -> list[Answer | UserError]:
+    def answer_many(
+        self, mcqs: Sequence[MCQ], examples: Sequence[MCQ] = (), *, evidence: bool = False
+    ) -> list[Answer | UserError]:
         """Answer questions together, which takes less time than one by one; each gets its answer, or why it has none.
 
-        `examples` are solved questions that all prompts begin with.
+        `examples` are solved questions that all prompts begin with. `evidence` is looked for where the card gives it weight, or
+        where it is asked for.
         """
         results: dict[int, Answer | UserError] = {}
         ready: list[tuple[int, _Prepared]] = []
         for index, mcq in enumerate(mcqs):
             try:
-                ready.append((index, self._prepared(mcq, examples)))
+                ready.append((index, self._prepared(mcq, examples, evidence)))
             except UserError as error:
                 results[index] = error
         started = time.perf_counter()
@@ -218,7 +221,7 @@ class Assistant:
     def _prompt(self, mcq: MCQ, hits: Sequence[Hit], examples: Sequence[MCQ]) -> Prompt:
         return render(mcq, [hit.passage.text for hit in hits], self.scoring, examples)
 
-    def _prepared(self, mcq: MCQ, examples: Sequence[MCQ]) -> _Prepared:
+    def _prepared(self, mcq: MCQ, examples: Sequence[MCQ], evidence: bool) -> _Prepared:
         started = time.perf_counter()
         hits, _, dropped = self.prepare(mcq, examples)
         warnings = []
@@ -231,7 +234,7 @@ class Assistant:
             warnings.append(f"the course {self.course.name} seems to hold nothing about this; answered without it")
         lexical: tuple[float, ...] = ()
         dense: tuple[float, ...] = ()
-        if self.course is not None and self.fusion.is_used:
+        if self.course is not None and (evidence or self.fusion.is_used):
             lexical, dense = self.course.evidence(mcq.question, mcq.options)
         return _Prepared(mcq, hits, warnings, lexical, dense, time.perf_counter() - started)
 
@@ -281,8 +284,9 @@ class Assistant:
                 f"the model gives all letters together {mass:.0%} of its probability: "
                 "it may not follow this kind of prompt; try --scoring cloze"
             )
-        fused = bool(item.lexical)
-        probabilities = OptionScores(self._fused(scores, item.lexical, item.dense)).probabilities() if fused else own
+        probabilities = own
+        if self.fusion.is_used:
+            probabilities = OptionScores(self._fused(scores, item.lexical, item.dense)).probabilities()
         return Answer(
             mcq=item.mcq,
             letter=item.mcq.letters[probabilities.index(max(probabilities))],

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from assistant.evaluate import Report, Variant
     from assistant.items import ItemSet
     from assistant.mcq import MCQ
+    from assistant.model import ScoringKind
     from ingest.chunk import SplitSettings
     from ingest.course import Course
 
@@ -77,6 +78,15 @@ class Scoring(StrEnum):
     cloze = "cloze"
 
 
+class Dtype(StrEnum):
+    """What numbers a model computes in."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    fp16 = "fp16"
+    fp32 = "fp32"
+
+
 class Quantize(StrEnum):
     """How a model's weights are kept."""
 
@@ -89,7 +99,15 @@ class Quantize(StrEnum):
 CourseOption = Annotated[str | None, typer.Option("--course", "-c", metavar="NAME", help="The course to search.")]
 NoCourseOption = Annotated[bool, typer.Option("--no-course", help="Answer without course material.")]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", "-m", help="A model folder or a Hub name; default: the embedded model.")
+    str | None,
+    typer.Option("--model", "-m", help="A model's or adapter's folder, GGUF file, or Hub name; default: the embedded model."),
+]
+QuantizeOption = Annotated[Quantize, typer.Option(help="Keep the model's weights in 8 or 4 bits.")]
+DtypeOption = Annotated[
+    Dtype, typer.Option(help="What the model computes in; auto is the fastest that this machine really has.")
+]
+PermuteOption = Annotated[
+    int, typer.Option(min=1, max=10, help="Ask under so many orders of the options and average (letter scoring).")
 ]
 ScoringOption = Annotated[
     Scoring | None, typer.Option(help="Score option letters or option texts; default: what the model is made for.")
@@ -471,17 +489,23 @@ def ask(
     model: ModelOption = None,
     scoring: ScoringOption = None,
     passages: PassagesOption = None,
+    permute: PermuteOption = 1,
+    quantize: QuantizeOption = Quantize.none,
+    dtype: DtypeOption = Dtype.auto,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say how much each passage moved the answer, and by which sentence.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Answer one question, or several in a row when none is given."""
     from assistant.mcq import parse_question
 
     if question is None and sys.stdin.isatty():
-        _converse(_assistant(course, no_course, model, scoring, passages), as_json)
+        _converse(_assistant(course, no_course, model, scoring, passages, quantize, dtype, permute), as_json)
         return
     # The question is checked before anything slow is loaded.
     mcq = parse_question(sys.stdin.read() if question in (None, "-") else str(question))
-    _show(_assistant(course, no_course, model, scoring, passages), mcq, as_json)
+    _show(_assistant(course, no_course, model, scoring, passages, quantize, dtype, permute), mcq, as_json, explain)
 
 
 def _converse(assistant: "Assistant", as_json: bool) -> None:
@@ -510,14 +534,19 @@ def _converse(assistant: "Assistant", as_json: bool) -> None:
             return
 
 
-def _show(assistant: "Assistant", mcq: "MCQ", as_json: bool) -> None:
+def _show(assistant: "Assistant", mcq: "MCQ", as_json: bool, explain: bool = False) -> None:
     from assistant import render
 
     result = assistant.answer(mcq)
+    influences = assistant.explain(result) if explain else []
     if as_json:
-        print(json.dumps(result.to_json(), ensure_ascii=False))
+        record = result.to_json()
+        for source, influence in zip(record["sources"], influences, strict=False):
+            moved = {"drop": influence.drop, "sentence": influence.sentence, "sentence_drop": influence.sentence_drop}
+            source["influence"] = moved
+        print(json.dumps(record, ensure_ascii=False))
     else:
-        render.console().print(render.answer(result, assistant.course.name if assistant.course else None))
+        render.console().print(render.answer(result, assistant.course.name if assistant.course else None, influences))
 
 
 _SHOWN = 5  # bad rows that are named on the terminal; the output names all
@@ -534,6 +563,9 @@ def batch(
     model: ModelOption = None,
     scoring: ScoringOption = None,
     passages: PassagesOption = None,
+    permute: PermuteOption = 1,
+    quantize: QuantizeOption = Quantize.none,
+    dtype: DtypeOption = Dtype.auto,
     layout: Annotated[
         Format | None, typer.Option("--format", help="How the questions are laid out; default: what each row looks like.")
     ] = None,
@@ -558,7 +590,7 @@ def batch(
     # What is wrong with the files is said before the model is loaded.
     next(iter(read_mcqs(file, layout)), None)
     check_output(file, output, resume=resume, force=force)
-    assistant = _assistant(course, no_course, model, scoring, passages)
+    assistant = _assistant(course, no_course, model, scoring, passages, quantize, dtype, permute)
     columns = (TextColumn("Answering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         with render.progress(*columns) as update:
@@ -605,6 +637,60 @@ def _name_bad_rows(file: Path, output: Path, bad: dict[int, str], rows: int) -> 
 
 
 @app.command()
+def models(as_json: JsonOption = False) -> None:
+    """List the models that are here, with their cards."""
+    from assistant import render
+    from assistant.model import installed_models
+
+    found = installed_models()
+    if as_json:
+        print(json.dumps([{"name": n, "folder": str(f), "here": f.is_dir(), "card": c.model_dump()} for n, f, c in found]))
+    else:
+        render.console().print(render.models(found))
+
+
+@app.command()
+def calibrate(
+    file: Annotated[Path, typer.Argument(help="Questions with keys: .jsonl, .json or .csv.")],
+    course: CourseOption = None,
+    no_course: NoCourseOption = False,
+    model: ModelOption = None,
+    scoring: ScoringOption = None,
+    passages: PassagesOption = None,
+    quantize: QuantizeOption = Quantize.none,
+    dtype: DtypeOption = Dtype.auto,
+    as_json: JsonOption = False,
+) -> None:
+    """Learn from questions with keys how sure the model may be, so that 70 % means 70 %.
+
+    The temperature, the weights of the course's evidence and the letters' priors go into the model's card, which is used from
+    then on; deleting the card's file undoes it. The figures shown are of questions held out in turn.
+    """
+    from dataclasses import asdict
+
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+    from assistant import render
+    from assistant.calibrate import calibrate as learn
+    from assistant.formats import read_mcqs
+    from assistant.model import card_file
+    from ingest.home import ensure_folder, write_atomically
+
+    mcqs = [row.mcq for row in read_mcqs(file) if row.mcq is not None]
+    assistant = _assistant(course, no_course, model, scoring, passages, quantize, dtype)
+    columns = (TextColumn("Calibrating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with render.progress(*columns) as update:
+        found = learn(assistant, mcqs, on_progress=lambda done, total: update(completed=done, total=total))
+    target = card_file(assistant.lm.name)
+    ensure_folder(target.parent)
+    write_atomically(target, found.card.model_dump_json(indent=2) + "\n")
+    if as_json:
+        print(json.dumps({**asdict(found), "card": found.card.model_dump(), "file": str(target)}))
+    else:
+        render.console().print(render.calibration(found, target))
+
+
+@app.command()
 def ui(
     host: Annotated[str, typer.Option(help="The address to listen on; the default serves this machine only.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 7860,
@@ -618,7 +704,14 @@ def ui(
 
 
 def _assistant(
-    course: str | None, no_course: bool, model: str | None, scoring: Scoring | None, passages: int | None
+    course: str | None,
+    no_course: bool,
+    model: str | None,
+    scoring: Scoring | None,
+    passages: int | None,
+    quantize: Quantize = Quantize.none,
+    dtype: Dtype = Dtype.auto,
+    permute: int = 1,
 ) -> "Assistant":
     if course is not None and no_course:
         raise typer.BadParameter("--course and --no-course exclude each other")
@@ -626,8 +719,17 @@ def _assistant(
     from assistant.answer import Assistant
     from assistant.model import load_model
 
-    lm = load_model(model, on_status=lambda status: print(status + " ...", file=sys.stderr))
-    return Assistant(lm, chosen, scoring=None if scoring is None else scoring.value, passages=passages)
+    lm = load_model(
+        model,
+        quantize=quantize.value,
+        dtype=dtype.value,
+        on_status=lambda status: print(status + " ...", file=sys.stderr),
+    )
+    print(lm.summary, file=sys.stderr)
+    named: ScoringKind | None = None if scoring is None else scoring.value
+    if permute > 1 and (named or lm.card.scoring) != "letter":
+        _complain("note: --permute changes nothing where the options are not listed; it takes --scoring letter")
+    return Assistant(lm, chosen, scoring=named, passages=passages, permute=permute)
 
 
 def _choose_course(name: str | None) -> "Course":

@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import groupby, product
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from assistant import stats
 from assistant.items import Item
 from assistant.mcq import LETTERS
-from assistant.model import EMBEDDED, LanguageModel, ScoringKind
+from assistant.model import EMBEDDED, Quantization, ScoringKind
 from ingest.errors import UserError
 
 if TYPE_CHECKING:
     from assistant.answer import Answer, Assistant
 
+_TOGETHER = 16  # items read together
 _PATIENCE = 10  # seconds for a process to end by itself
 
 Progress = Callable[[int, int], None]  # items done, items in all
@@ -34,7 +35,7 @@ class Variant:
     """
 
     model: str | None = None
-    quantize: str = "none"
+    quantize: Quantization = "none"
     course: str | None = None
     scoring: ScoringKind | None = None
     passages: int | None = None
@@ -99,7 +100,7 @@ class Result:
 
 def variants(
     models: Sequence[str | None] = (None,),
-    quantize: Sequence[str] = ("none",),
+    quantize: Sequence[Quantization] = ("none",),
     courses: Sequence[str | None] = (None,),
     scoring: Sequence[ScoringKind | None] = (None,),
     passages: Sequence[int | None] = (None,),
@@ -116,8 +117,7 @@ def build(variant: Variant) -> "Assistant":
     from assistant.model import load_model
     from ingest.course import Course
 
-    load: Callable[..., LanguageModel] = load_model
-    lm = load(variant.model) if variant.quantize == "none" else load(variant.model, quantize=variant.quantize)
+    lm = load_model(variant.model, quantize=variant.quantize)
     course = Course.open(variant.course) if variant.course else None
     return Assistant(lm, course, scoring=variant.scoring, passages=variant.passages)
 
@@ -133,12 +133,14 @@ def evaluate(
     started = time.perf_counter()
     assistant = assistant_factory(variant)
     seconds_to_load = time.perf_counter() - started
-    outcomes = [_outcome(assistant, item) for item in items[:1]]
+    _outcomes(assistant, items[:1])
     on_progress(0, len(items))
-    outcomes = []
-    for item in items:
-        outcomes.append(_outcome(assistant, item))
-        on_progress(len(outcomes), len(items))
+    outcomes: list[Outcome] = []
+    for _, group in groupby(items, key=lambda item: item.examples):
+        same = list(group)  # what these show first is read once
+        for start in range(0, len(same), _TOGETHER):
+            outcomes += _outcomes(assistant, same[start : start + _TOGETHER])
+            on_progress(len(outcomes), len(items))
     weights = assistant.lm.model
     return Result(
         variant,
@@ -152,13 +154,17 @@ def evaluate(
     )
 
 
-def _outcome(assistant: "Assistant", item: Item) -> Outcome:
-    try:
-        answer = assistant.answer(item.mcq, item.examples)
-    except UserError as error:  # longer than the model's window, say
-        return Outcome(item.id, item.subject, item.key, None, error=str(error))
-    tokens = _tokens(assistant, answer, item)
-    return Outcome(item.id, item.subject, item.key, answer.letter, answer.probabilities, answer.seconds, tokens)
+def _outcomes(assistant: "Assistant", items: Sequence[Item]) -> list[Outcome]:
+    """Answer items that have the same examples together."""
+    answers = assistant.answer_many([item.mcq for item in items], items[0].examples)
+    outcomes = []
+    for item, answer in zip(items, answers, strict=True):
+        if isinstance(answer, UserError):  # longer than the model's window, say
+            outcomes.append(Outcome(item.id, item.subject, item.key, None, error=str(answer)))
+        else:
+            known = (item.id, item.subject, item.key, answer.letter, answer.probabilities, answer.seconds)
+            outcomes.append(Outcome(*known, _tokens(assistant, answer, item)))
+    return outcomes
 
 
 def _tokens(assistant: "Assistant", answer: "Answer", item: Item) -> int:

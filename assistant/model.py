@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -191,7 +192,7 @@ def load_model(
     dtype: DtypeName = "auto",
     on_status: Callable[[str], None] = lambda _: None,
 ) -> LanguageModel:
-    """Load a language model, and say in one line to `on_status` what it is; steps that take long are said there as well.
+    """Load a language model; `on_status` is told about steps that take long.
 
     `name` is None or the embedded model's name, a folder with safetensors weights, a folder with a PEFT adapter (its base is
     found by the adapter's record and checked against it), a GGUF file, or a model of the Hub. `quantize` is "int8" (LLM.int8)
@@ -202,28 +203,36 @@ def load_model(
     shown, folder, card = _located(name, on_status)
     lm = _load(shown, folder, card, quantize, dtype)
     lm.seconds = time.perf_counter() - started
-    on_status(lm.summary)
     return lm
 
 
 def _located(name: str | None, on_status: Callable[[str], None]) -> tuple[str, Path, Card]:
     """Return what to call a model, the folder with all of its weights, and its card."""
     if name is None or name == EMBEDDED:
-        return EMBEDDED, _embedded_folder(on_status), _EMBEDDED_CARD
+        return EMBEDDED, _embedded_folder(on_status), read_card(card_file(EMBEDDED), _EMBEDDED_CARD)
     path = Path(name).expanduser()
     if path.suffix.lower() == ".gguf":
         if not path.is_file():
             raise ModelError(f"no file {name}; give a GGUF file, a model folder, or '{EMBEDDED}'")
-        return name, _converted(path, on_status), Card()
+        return name, _converted(path, on_status), read_card(card_file(name))
     if not path.is_dir():
         if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
             raise ModelError(f"no model folder {name}; give a folder with config.json, a Hub name, or '{EMBEDDED}'")
         path = _fetch(name)
+    card = read_card(card_file(name), read_card(path / CARD_FILE))
     if (path / _ADAPTER).is_file():
-        return name, _merged(path, on_status), read_card(path)
+        return name, _merged(path, on_status), card
     if not (path / "config.json").is_file():
         raise ModelError(f"{path} holds no model (no config.json); give the folder that save_pretrained wrote")
-    return name, path, read_card(path)
+    return name, path, card
+
+
+def card_file(name: str) -> Path:
+    """Return where the card of the model called `name` is kept: in its folder, or among the application's data."""
+    folder = Path(name).expanduser()
+    if name != EMBEDDED and folder.is_dir():
+        return folder / CARD_FILE
+    return home() / "cards" / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('.-')}.json"
 
 
 def _fetch(name: str) -> Path:
@@ -336,11 +345,10 @@ def _quantized(model: Any, quantize: Quantization, name: str) -> Any:
     return model
 
 
-def read_card(folder: Path) -> Card:
-    """Return the card of a model's folder, the default one where it has none; raises ModelError where it is no card."""
-    path = folder / CARD_FILE
+def read_card(path: Path, otherwise: Card | None = None) -> Card:
+    """Return the card in the file `path`, `otherwise` (the default card) where there is none; raises ModelError on a bad one."""
     if not path.is_file():
-        return Card()
+        return otherwise or Card()
     try:
         return Card.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -399,7 +407,7 @@ def _merged(adapter: Path, on_status: Callable[[str], None]) -> Path:
     try:
         record = json.loads((adapter / _ADAPTER).read_text(encoding="utf-8"))
         weights = adapter / "adapter_model.safetensors"
-        named = read_card(adapter).base or record.get("base_model_name_or_path") or ""
+        named = read_card(adapter / CARD_FILE).base or record.get("base_model_name_or_path") or ""
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{adapter / _ADAPTER} cannot be read; is this an adapter that PEFT saved? ({error})") from error
     if not weights.is_file():
@@ -411,7 +419,7 @@ def _merged(adapter: Path, on_status: Callable[[str], None]) -> Path:
     except ModelError as error:
         raise ModelError(f"the base of the adapter {adapter} is not here: {error}") from error
     digest = fingerprint(base)
-    expected = read_card(adapter).base_sha256
+    expected = read_card(adapter / CARD_FILE).base_sha256
     if expected and digest != expected:
         raise ModelError(
             f"the adapter {adapter} was trained on another '{named}' (weights {expected[:12]}, here {digest[:12]}); "
@@ -460,8 +468,8 @@ def _sha256(files: Sequence[Path], start: str = "") -> str:
 def installed_models() -> list[tuple[str, Path, Card]]:
     """Return (name, folder, card) of the embedded model and of what was converted, merged or put into the models' folder."""
     folder = home() / "models"
-    found = [(EMBEDDED, folder / f"{EMBEDDED}-{_GGUF_SHA256[:12]}", _EMBEDDED_CARD)]
+    found = [(EMBEDDED, folder / f"{EMBEDDED}-{_GGUF_SHA256[:12]}", read_card(card_file(EMBEDDED), _EMBEDDED_CARD))]
     for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
         if entry != found[0][1] and (entry / "config.json").is_file():
-            found.append((str(entry), entry, read_card(entry)))
+            found.append((str(entry), entry, read_card(entry / CARD_FILE)))
     return found

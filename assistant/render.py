@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -11,10 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from assistant import report as figures
-from assistant.answer import Answer
+from assistant.answer import Answer, Influence
+from assistant.calibrate import Calibration
 from assistant.evaluate import Report
+from assistant.model import Card
 from assistant.retrieval import DEPTHS, RetrievalScore
-from assistant.stats import wilson
+from assistant.stats import percent_with_interval, wilson
 from ingest.clean import without_control_characters
 from ingest.course import Hit
 from ingest.search import RELEVANT
@@ -29,8 +33,8 @@ def plain(text: str, style: str = "") -> Text:
     return Text(without_control_characters(text), style=style)
 
 
-def answer(result: Answer, course: str | None) -> RenderableType:
-    """Show the question, a bar for each option, the letter and the passages it rests on."""
+def answer(result: Answer, course: str | None, influences: Sequence[Influence] = ()) -> RenderableType:
+    """Show the question, a bar for each option, the letter and the passages it rests on, with what each did where known."""
     chosen = result.mcq.letters.index(result.letter)
     bars = Table.grid(padding=(0, 1))
     bars.add_column(width=1)
@@ -60,17 +64,52 @@ def answer(result: Answer, course: str | None) -> RenderableType:
     parts += [plain(f"Note: {warning}", "yellow") for warning in result.warnings]
     if result.sources:
         parts += ["", plain(f"From the course {course}:", "bold")]
-        parts += [_source(number, hit) for number, hit in enumerate(result.sources, start=1)]
+        for number, (hit, influence) in enumerate(zip_longest(result.sources, influences), start=1):
+            parts.append(_source(number, hit, influence))
     else:
         parts.append(plain("Answered without course material.", "yellow"))
     return Group(*parts)
 
 
-def _source(number: int, hit: Hit) -> RenderableType:
+def _source(number: int, hit: Hit, influence: Influence | None = None) -> RenderableType:
     place = Text.assemble(f"[{number}] ", (without_control_characters(hit.passage.place), "bold cyan"))
     if hit.passage.heading:
         place.append(without_control_characters(f"  {hit.passage.heading}"), "cyan")
-    return Group(place, Padding(plain(hit.passage.text), (0, 0, 1, 4), expand=False))
+    text = plain(hit.passage.text)
+    if influence is not None:
+        place.append(f"  {100 * influence.drop:+.1f} points", "green" if influence.drop > 0 else "yellow")
+        if influence.sentence:
+            text.highlight_words([without_control_characters(influence.sentence)], "bold")
+    return Group(place, Padding(text, (0, 0, 1, 4), expand=False))
+
+
+def models(found: Sequence[tuple[str, Path, Card]]) -> RenderableType:
+    """Show the models that are here: how each is asked, and what was measured."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("Model", "Scoring", "Passages", "Temperature", "Evidence", "Measured"):
+        table.add_column(column, overflow="fold")
+    for name, folder, card in found:
+        shown = name if folder.is_dir() else f"{name} (made at its first use)"
+        measured = "; ".join(f"{m.on}: {percent_with_interval(m.right, m.n)}" for m in card.accuracy)
+        scoring = card.scoring if card.scoring == "letter" else f"{card.scoring}, {card.normalization}"
+        evidence = f"words {card.fusion.lexical:.3g}, meaning {card.fusion.dense:.3g}" if card.fusion.is_used else "none"
+        cells = (shown, scoring, str(card.passages), f"{card.temperature:.3g}", evidence, measured or "nothing yet")
+        table.add_row(*map(plain, cells))
+    return table
+
+
+def calibration(found: Calibration, target: Path) -> RenderableType:
+    """Show what calibrating changed, on questions held out in turn."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "before", "after"):
+        table.add_column(column, justify="right" if column else "left")
+    table.add_row("accuracy", *(percent_with_interval(right, found.n) for right in found.right))
+    table.add_row("log loss, nats", *(f"{value:.3f}" for value in found.log_loss))
+    table.add_row("calibration error", *(f"{value:.3f}" for value in found.error))
+    fusion = found.card.fusion
+    evidence = f"words {fusion.lexical:.3g}, meaning {fusion.dense:.3g}" if fusion.is_used else "does not help, weighs nothing"
+    lines = plain(f"temperature {found.card.temperature:.3g}; evidence of the course: {evidence}\nwritten: {target}")
+    return Group(table, "", lines)
 
 
 def sync(name: str, report: SyncReport) -> RenderableType:
