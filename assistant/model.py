@@ -346,7 +346,7 @@ def _quantized(model: Any, quantize: Quantization, name: str) -> Any:
 
 
 def read_card(path: Path, otherwise: Card | None = None) -> Card:
-    """Return the card in the file `path`, `otherwise` (the default card) where there is none; raises ModelError on a bad one."""
+    """Return the card in the file `path`, `otherwise` (the default card) if there is none; raises ModelError on a bad one."""
     if not path.is_file():
         return otherwise or Card()
     try:
