@@ -334,7 +334,8 @@ def _quantized(model: Any, quantize: Quantization, name: str) -> Any:
         from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
         kinds = (Linear8bitLt,) if quantize == "int8" else (Linear4bit,)
-    layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
+    head = model.get_output_embeddings()  # alone, it is no quantized model
+    layers = [layer for layer in model.modules() if isinstance(layer, kinds) and layer is not head]
     if not layers:
         raise ModelError(f"--quantize {quantize} found nothing to quantize in {name}; use --quantize none")
     for layer in layers:

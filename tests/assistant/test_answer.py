@@ -1,14 +1,18 @@
 """The real chain: real PDFs, a real index, the real model → a letter."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from assistant.answer import Assistant
+from assistant.answer import Answer, Assistant
+from assistant.debias import rotated, unrotated
 from assistant.formats import read_mcqs
 from assistant.mcq import MCQ
-from assistant.model import LanguageModel
+from assistant.model import Fusion, LanguageModel, ScoringKind
+from assistant.prompt import render
+from assistant.scoring import score
 from ingest.course import Course
 from ingest.errors import ModelError
 
@@ -89,3 +93,79 @@ def test_the_right_page_is_among_the_sources_of_the_sample_questions(home: Path,
             for hit in hits
         )
     assert found >= 0.8 * len(records)
+
+
+OTHERS = [
+    QUESTION,
+    MCQ("Where is the length of a file kept?", ("In its inode", "In its directory"), "A"),
+    MCQ("What does a scheduler choose?", ("The next process to run", "A page", "A file", "A lock", "A disk"), "A"),
+]
+
+
+@pytest.mark.parametrize("scoring", ["letter", "cloze"])
+def test_questions_answered_together_are_answered_as_alone(
+    lm: LanguageModel, operating_systems: Course, scoring: ScoringKind
+) -> None:
+    assistant = Assistant(lm, operating_systems, scoring=scoring)
+    for together, mcq in zip(assistant.answer_many(OTHERS), OTHERS, strict=True):
+        alone = assistant.answer(mcq)
+        assert isinstance(together, Answer)
+        assert together.sources == alone.sources
+        assert together.probabilities == pytest.approx(alone.probabilities, abs=0.03)  # rounding of 16-bit numbers
+
+
+def test_one_question_that_is_too_long_costs_no_other(lm: LanguageModel) -> None:
+    long = MCQ("word " * (lm.window + 1), ("yes", "no"))
+    first, second, third = Assistant(lm).answer_many([QUESTION, long, QUESTION])
+    assert isinstance(second, ModelError)
+    assert isinstance(first, Answer)
+    assert isinstance(third, Answer)
+    assert first.probabilities == pytest.approx(third.probabilities, abs=0.03)
+
+
+def test_what_the_course_does_not_hold_is_answered_without_it_and_said(lm: LanguageModel, operating_systems: Course) -> None:
+    foreign = MCQ(
+        "Which vitamin do lemons supply to sailors with scurvy?", ("Vitamin A", "Vitamin C", "Vitamin D", "Vitamin K")
+    )
+    answer = Assistant(lm, operating_systems).answer(foreign)
+    assert answer.sources == ()
+    assert any("seems to hold nothing about this" in warning for warning in answer.warnings)
+    assert answer.probabilities == pytest.approx(Assistant(lm).answer(foreign).probabilities, abs=0.03)
+
+
+def test_permutations_leave_no_say_to_the_order(lm: LanguageModel) -> None:
+    assistant = Assistant(lm, scoring="letter", permute=4)
+    one = assistant.answer(QUESTION)
+    turned = assistant.answer(rotated(QUESTION, 1))
+    assert unrotated(turned.probabilities, 1) == pytest.approx(one.probabilities, abs=0.03)
+    alone = Assistant(lm, scoring="letter")
+    single = unrotated(alone.answer(rotated(QUESTION, 1)).probabilities, 1)
+    assert max(abs(a - b) for a, b in zip(single, alone.answer(QUESTION).probabilities, strict=True)) > 0.05
+
+
+def test_evidence_counts_by_the_weight_that_the_card_gives_it(lm: LanguageModel, operating_systems: Course) -> None:
+    card = lm.card.model_copy(update={"fusion": Fusion(lexical=10.0)})
+    heavy = Assistant(dataclasses.replace(lm, card=card), operating_systems).answer(QUESTION)
+    assert len(heavy.parts.lexical) == len(heavy.parts.dense) == 4
+    assert heavy.letter == "ABCD"[heavy.parts.lexical.index(max(heavy.parts.lexical))]
+    assert sum(heavy.probabilities) == pytest.approx(1)
+    light = Assistant(lm, operating_systems).answer(QUESTION)
+    assert light.parts.lexical == ()
+    assert heavy.parts.model == pytest.approx(light.parts.model, abs=0.05)
+    assert heavy.to_json()["evidence"]["lexical"] == [round(value, 5) for value in heavy.parts.lexical]
+
+
+def test_an_explanation_says_what_each_passage_did(lm: LanguageModel, operating_systems: Course) -> None:
+    assistant = Assistant(lm, operating_systems)
+    answer = assistant.answer(QUESTION)
+    influences = assistant.explain(answer)
+    assert [influence.hit for influence in influences] == list(answer.sources)
+    chosen = answer.mcq.letters.index(answer.letter)
+    scores = score(
+        lm, [render(QUESTION, [hit.passage.text for hit in answer.sources[1:]], "cloze")], "cloze", lm.card.normalization
+    )
+    without = scores[0].probabilities(lm.card.temperature)[chosen]
+    assert influences[0].drop == pytest.approx(answer.probabilities[chosen] - without, abs=0.03)
+    for influence in influences:
+        assert influence.sentence in influence.hit.passage.text
+        assert (influence.sentence_drop > 0) == bool(influence.sentence)

@@ -1,0 +1,54 @@
+"""Calibration: weights that are recovered, evidence that is dropped where it is noise, and the real model on real questions."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assistant.answer import Assistant
+from assistant.calibrate import calibrate, fit
+from assistant.formats import read_mcqs
+from assistant.model import LanguageModel
+from ingest.errors import UserError
+
+CORPUS = Path(__file__).resolve().parents[2] / "corpus"
+
+
+def test_weights_are_recovered() -> None:
+    rng = np.random.default_rng(0)
+    true = np.array([1.5, -0.5, 0.0])
+    features = [rng.standard_normal((int(rng.integers(2, 6)), 3)) * [1, 5, 20] for _ in range(4000)]
+    keys = []
+    for rows in features:
+        powers = np.exp(rows @ true)
+        keys.append(rng.choice(len(rows), p=powers / powers.sum()))
+    assert fit(features, np.array(keys)) == pytest.approx(true, abs=0.15)
+
+
+def test_features_that_settle_every_question_do_not_run_away() -> None:
+    features = [np.array([[1.0], [0.0]])] * 50
+    (weight,) = fit(features, np.zeros(50, dtype=np.int64))
+    assert 1 < weight < 100
+
+
+def test_the_real_model_gets_a_card_that_lowers_its_log_loss(lm: LanguageModel) -> None:
+    mcqs = [
+        row.mcq
+        for course in ("machine-learning", "classical-mechanics")
+        for row in read_mcqs(CORPUS / course / "questions.jsonl")
+    ]
+    assistant = Assistant(lm, scoring="letter")
+    found = calibrate(assistant, [mcq for mcq in mcqs if mcq])
+    assert found.n == 50
+    assert found.log_loss[1] < found.log_loss[0]  # the untuned model is sure of letters while it guesses
+    assert found.card.scoring == "letter"
+    assert found.card.temperature > 1
+    assert np.exp(found.card.letter_priors[4]).sum() == pytest.approx(1)
+    assert json.loads(found.card.model_dump_json())["letter_priors"]["4"] == list(found.card.letter_priors[4])
+
+
+def test_too_few_keys_are_refused(lm: LanguageModel) -> None:
+    mcqs = [row.mcq for row in read_mcqs(CORPUS / "machine-learning" / "questions.jsonl") if row.mcq]
+    with pytest.raises(UserError, match="25 questions with keys are too few"):
+        calibrate(Assistant(lm), mcqs)
