@@ -67,13 +67,14 @@ def split(pages: Sequence[Page], settings: SplitSettings, count_tokens: Callable
     Every piece is `document_text(pages)[start:end]`; together they hold every character that is not white space.
     `count_tokens` tells the length of a text as the embedder counts it, its own marks aside.
     """
+    counted = lru_cache(4096)(count_tokens)  # the splitter asks several times for the length of each sentence
     splitter = _placing_splitter()(
         separators=_SEPARATORS,
         is_separator_regex=True,
         keep_separator="end",
         chunk_size=settings.passage_tokens,
         chunk_overlap=settings.overlap_tokens,
-        length_function=lru_cache(4096)(count_tokens),  # it asks four times for the length of each sentence
+        length_function=lambda part: counted(str(part)),
     )
     text = document_text(pages)
     offsets = [0, *accumulate(len(page.text) + 1 for page in pages)][:-1]
