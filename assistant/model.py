@@ -136,17 +136,12 @@ class LanguageModel:
 
     @cached_property
     def _size(self) -> tuple[int, int]:
-        import torch
-
         count = size = 0
         for weight in (*self.model.parameters(), *self.model.buffers()):
             state = getattr(weight, "quant_state", None)
             count += state.shape.numel() if state is not None else weight.numel()
-            size += weight.numel() * weight.element_size()
-        for layer in self.model.modules():  # PyTorch's own quantized layers keep their weights out of sight
-            if isinstance(layer, torch.ao.nn.quantized.dynamic.Linear):
-                count += (numbers := layer.weight().numel())  # type: ignore[no-untyped-call]
-                size += numbers
+            for part in (weight.qdata, weight.scale) if hasattr(weight, "qdata") else (weight,):
+                size += part.numel() * part.element_size()
         return count, size
 
     @property
@@ -196,7 +191,7 @@ def load_model(
 
     `name` is None or the embedded model's name, a folder with safetensors weights, a folder with a PEFT adapter (its base is
     found by the adapter's record and checked against it), a GGUF file, or a model of the Hub. `quantize` is "int8" (LLM.int8)
-    or "nf4" by bitsandbytes, or "int8-dynamic" by PyTorch (CPU only: weights in 8 bits, activations as they come). `dtype`
+    or "nf4" by bitsandbytes, or "int8-dynamic" by torchao (CPU only: weights in 8 bits, activations as they come). `dtype`
     "auto" is the fastest that the device computes natively. Raises ModelError that says what is missing and how to get it.
     """
     started = time.perf_counter()
@@ -317,6 +312,23 @@ def _bitsandbytes(quantize: Quantization, number: "torch.dtype") -> Any:
     )
 
 
+def _torchao() -> tuple[Any, Any]:
+    """Return what quantizes a model in place, and its settings: a scale for each row of weights, and for each token.
+
+    PyTorch's own dynamic quantization has one scale for a whole batch: a few large activations ruin the others, and results
+    depend on what is read together.
+    """
+    for noisy in ("torchao", "torch.utils._pytree"):  # at import, about GPU parts and about PyTorch's future
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+    except ImportError as error:
+        raise ModelError("--quantize int8-dynamic needs torchao; run: pip install 'mcqa-assistant[quantize]'") from error
+    return quantize_, Int8DynamicActivationInt8WeightConfig
+
+
 def _quantized(model: Any, quantize: Quantization, name: str) -> Any:
     """Finish the quantization that was asked for; raises ModelError where nothing was quantized."""
     import torch
@@ -324,18 +336,17 @@ def _quantized(model: Any, quantize: Quantization, name: str) -> Any:
     if quantize == "none":
         return model
     if quantize == "int8-dynamic":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its deprecation: PyTorch is pinned
-            model = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
-                model, {torch.nn.Linear}, dtype=torch.qint8
-            )
-        kinds: tuple[type, ...] = (torch.ao.nn.quantized.dynamic.Linear,)
+        quantize_, config = _torchao()
+        quantize_(model, config())
+        kinds: tuple[type, ...] = (torch.nn.Linear,)
     else:
         from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
         kinds = (Linear8bitLt,) if quantize == "int8" else (Linear4bit,)
     head = model.get_output_embeddings()  # alone, it is no quantized model
     layers = [layer for layer in model.modules() if isinstance(layer, kinds) and layer is not head]
+    if quantize == "int8-dynamic":
+        layers = [layer for layer in layers if hasattr(layer, "weight") and hasattr(layer.weight, "qdata")]
     if not layers:
         raise ModelError(f"--quantize {quantize} found nothing to quantize in {name}; use --quantize none")
     for layer in layers:
@@ -377,7 +388,7 @@ def _converted(gguf: Path, on_status: Callable[[str], None]) -> Path:
     on_status(f"converting {gguf.name}, once")
     try:
         return _convert(gguf, folder)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, IndexError) as error:
+    except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"{gguf} cannot be converted; use a folder with safetensors weights ({reason})") from error
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,20 @@ def _saved(model: Any, lm: LanguageModel, folder: Path) -> Path:
     return folder
 
 
+PROSE = (
+    "The heart pumps blood through the body. Blood carries oxygen from the lungs to the muscles, and carries carbon dioxide "
+    "back to the lungs. When we run, the muscles need more oxygen, and so the heart beats faster."
+)
+
+
+def loss(lm: LanguageModel) -> float:
+    """Return the mean surprise of ordinary prose, in nats a token."""
+    ids = torch.tensor([lm.encode(PROSE)])
+    with torch.inference_mode():
+        logits = lm.model(input_ids=ids).logits[0, :-1].float()
+    return float(torch.nn.functional.cross_entropy(logits, ids[0, 1:]))
+
+
 def scores(lm: LanguageModel) -> torch.Tensor:
     return torch.tensor(score(lm, [PROMPT], "cloze", "token")[0].scores)
 
@@ -51,14 +66,15 @@ def scores(lm: LanguageModel) -> torch.Tensor:
 @pytest.mark.parametrize(
     "kind", [pytest.param("int8", marks=needs_bitsandbytes), pytest.param("nf4", marks=needs_bitsandbytes), "int8-dynamic"]
 )
-def test_a_quantized_model_is_smaller_and_scores_nearly_the_same(lm: LanguageModel, kind: Any) -> None:
+def test_a_quantized_model_is_smaller_and_reads_nearly_as_well(lm: LanguageModel, kind: Any) -> None:
     exact = load_model(dtype="fp32")
     quantized = load_model(quantize=kind)
     assert quantized.bytes < 0.6 * exact.bytes
     assert quantized.parameters >= exact.parameters  # a head that shares its weights has its own once it is quantized
     assert kind in quantized.summary
-    # Four bits move a log-probability by some tenths; another model would be off by nats.
-    assert (scores(quantized) - scores(exact)).abs().max() < (1.0 if kind == "nf4" else 0.3)
+    plain = loss(exact)
+    assert plain < 3
+    assert abs(loss(quantized) - plain) < (0.4 if kind == "nf4" else 0.15)
 
 
 @needs_bitsandbytes
@@ -95,7 +111,9 @@ def _adapter(base: Path, folder: Path, named: str) -> Any:
     peft = pytest.importorskip("peft")
     torch.manual_seed(1)
     config = peft.LoraConfig(r=4, lora_alpha=64, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    adapted = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
     adapted.save_pretrained(folder)
     record = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     (folder / "adapter_config.json").write_text(json.dumps({**record, "base_model_name_or_path": named}), encoding="utf-8")
