@@ -28,7 +28,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing what developing needs ..."
-	@$(PIP) -c constraints.txt -e ".[dev,train,quantize]"
+	@$(PIP) -c constraints.txt -e ".[dev,train,quantize,ocr]"
 	@touch $@
 
 demo: $(VENV)/.installed
