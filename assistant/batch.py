@@ -95,13 +95,17 @@ def run_batch(
             with _open_partial(partial, settings, report) as file:
                 report.resumed = report.rows
                 on_progress(report.rows, total)
-                rows = islice(read_mcqs(source, format), report.resumed, None)
-                while block := list(islice(rows, BLOCK)):
-                    for record in _answers(assistant, block):
+                # Which questions are read together moves the last digit of 16-bit numbers: those that were together when the
+                # run was stopped are so again, and what is there already is left out.
+                known = report.resumed % _TOGETHER
+                rows = islice(read_mcqs(source, format), report.resumed - known, None)
+                while report.rows < total and (block := list(islice(rows, BLOCK))):
+                    for record in islice(_answers(assistant, block), known, None):
                         file.write(json.dumps(record, ensure_ascii=False) + "\n")
                         file.flush()
                         report.add(record)
                         on_progress(report.rows, total)
+                    known = 0
                     os.fsync(file.fileno())
             if report.rows != total or _digest(source) != settings["input"]:
                 raise UserError(f"{source} was changed while it was answered; start over with --force")

@@ -133,7 +133,8 @@ def evaluate(
     started = time.perf_counter()
     assistant = assistant_factory(variant)
     seconds_to_load = time.perf_counter() - started
-    _outcomes(assistant, items[:1])
+    if items:
+        _outcomes(assistant, items[:1])
     on_progress(0, len(items))
     outcomes: list[Outcome] = []
     for _, group in groupby(items, key=lambda item: item.examples):

@@ -45,30 +45,15 @@ def answers(path: Path) -> list[dict[str, object]]:
     return records
 
 
-class Interrupting(Assistant):
-    """Stops like a user would, after a number of questions."""
-
-    left = 5
-
-    def answer(self, mcq: MCQ) -> Answer:
-        if self.left == 0:
-            raise KeyboardInterrupt
-        self.left -= 1
-        return super().answer(mcq)
-
-
-class Stopping(HashAssistant):
-    """Stops like a user would, after five questions."""
-
-    def answer(self, mcq: MCQ) -> Answer:
-        if self.asked == 5:
-            raise KeyboardInterrupt
-        return super().answer(mcq)
+def interrupt(done: int, _: int) -> None:
+    """Stop like a user would, after five rows."""
+    if done == 5:
+        raise KeyboardInterrupt
 
 
 def stop(source: Path, target: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run_batch(Stopping(), source, target)  # type: ignore[arg-type]
+        run_batch(HashAssistant(), source, target, on_progress=interrupt)  # type: ignore[arg-type]
 
 
 def test_answers_keep_the_order_and_bad_rows_their_place(lm: LanguageModel, tmp_path: Path) -> None:
@@ -102,7 +87,7 @@ def test_a_stopped_batch_is_continued_to_the_same_result(lm: LanguageModel, tmp_
     run_batch(Assistant(lm), source, tmp_path / "whole.jsonl", resume=True)  # nothing to resume: it just starts
     target = tmp_path / "out.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        run_batch(Interrupting(lm), source, target)
+        run_batch(Assistant(lm), source, target, on_progress=interrupt)
     assert not target.exists()
     partial = tmp_path / "out.jsonl.partial"
     with partial.open("a") as file:

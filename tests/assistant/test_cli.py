@@ -180,18 +180,20 @@ def test_a_batch_asks_before_it_goes_on_or_starts_over(mcqa, monkeypatch, tmp_pa
 def test_a_batch_that_is_interrupted_says_how_to_go_on(mcqa, monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     class Interrupted(HashAssistant):
         def answer(self, mcq: MCQ) -> Answer:
-            if self.asked:
+            if self.asked == 17:  # one more than are read together
                 raise KeyboardInterrupt
             return super().answer(mcq)
 
     source, output = tmp_path / "q.csv", tmp_path / "o.jsonl"
-    source.write_text("Is it?,yes,no,A\n" * 3, encoding="utf-8")
+    source.write_text("Is it?,yes,no,A\n" * 20, encoding="utf-8")
     monkeypatch.setattr(cli, "_assistant", lambda *_: Interrupted())
     stopped = mcqa("batch", source, "-o", output)
     assert stopped.status == 130
     assert "go on with the same command and --resume" in stopped.err
     monkeypatch.setattr(cli, "_assistant", lambda *_: HashAssistant())
-    assert "3 of 3 questions answered (1 taken over from the run before)" in mcqa("batch", source, "-o", output, "--resume").out
+    assert (
+        "20 of 20 questions answered (16 taken over from the run before)" in mcqa("batch", source, "-o", output, "--resume").out
+    )
 
 
 def test_evaluate_compares_with_and_without_the_course(mcqa, indexed: Path, lm: LanguageModel, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -106,7 +106,7 @@ def test_bad_rows_and_missing_keys_are_told(tmp_path: Path) -> None:
     file = write(tmp_path / "q.jsonl", question("Good?"), {"question": "What?"}, question("No key?", answer=None))
     found = read_items(file)
     assert len(found.items) == 1
-    assert found.bad[0].startswith(f"{file} line 2: no options")
+    assert found.bad[0].startswith(f"{file} line 2: no 'choices'")
     assert found.without_key == 1
 
 
