@@ -22,7 +22,7 @@ from ingest.home import ensure_folder, home, write_atomically
 from ingest.read import ReadOptions
 from ingest.search import METHODS, Index, evidence, for_each_option, relevances, without_near_duplicates
 from ingest.store import EVERYTHING, DocumentRecord, Filter, Passage, Store
-from ingest.sync import Material, Progress, SyncPlan, SyncReport, apply_plan, find_material, make_plan
+from ingest.sync import Material, Progress, SyncPlan, SyncReport, apply_plan, check_folder, find_material, make_plan
 
 if TYPE_CHECKING:
     from ingest.retriever import CourseRetriever
@@ -214,7 +214,7 @@ class Course:
         """
         started = time.perf_counter()
         folder = folder.expanduser().resolve()
-        find_material(folder)  # a wrong folder is said before anything is made
+        check_folder(folder)  # a wrong one is said before anything is made
         with self._locked(wait):
             material = find_material(folder)
             if rebuild:

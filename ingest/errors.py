@@ -32,3 +32,9 @@ def did_you_mean(word: str, known: list[str]) -> str:
 
     close = difflib.get_close_matches(word, known, n=1)
     return f", did you mean '{close[0]}'?" if close else ""
+
+
+def brief(error: BaseException, limit: int | None = 120) -> str:
+    """Return the first line of the error's message, at most `limit` characters, or the name of its kind."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:limit] if lines else type(error).__name__

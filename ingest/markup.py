@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ingest.clean import PLAIN, is_unspaced, without_control_characters
 from ingest.document import DocumentText, Heading, Page, Reader
-from ingest.errors import UnreadableDocumentError
+from ingest.errors import UnreadableDocumentError, brief
 
 if TYPE_CHECKING:
     from bs4.element import PageElement, Tag
@@ -90,12 +90,6 @@ def some_text(document: DocumentText) -> DocumentText:
     if not any(page.text for page in document.pages):
         raise UnreadableDocumentError("no text", "it holds no text")
     return document
-
-
-def brief(error: BaseException) -> str:
-    """Return the first line of the error's message, or the name of its kind."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:120] if lines else type(error).__name__
 
 
 def read_text(path: Path) -> DocumentText:

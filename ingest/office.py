@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ingest.document import DocumentText
-from ingest.errors import UnreadableDocumentError
-from ingest.markup import PageText, brief, some_text
+from ingest.errors import UnreadableDocumentError, brief
+from ingest.markup import PageText, some_text
 
 if TYPE_CHECKING:
     from pptx.slide import Slide

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from ingest import ocr as tesseract
 from ingest.clean import clean_pages, squashed
 from ingest.document import DocumentText, Heading, Page, Reader
-from ingest.errors import UnreadableDocumentError
+from ingest.errors import UnreadableDocumentError, brief
 from ingest.quality import score
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class _File:
                 if count or self.pdfium is None:
                     self._pypdf, self.count = reader, count
         except (Exception, RecursionError) as error:  # noqa: BLE001 -- pypdf fails in many ways on damaged files
-            reason = _brief(error)
+            reason = brief(error)
         if self._pypdf is None and self.pdfium is None:
             if locked and password:
                 raise UnreadableDocumentError("encrypted", "it is encrypted, and the given password does not open it")
@@ -134,8 +134,10 @@ class _File:
         if self.pdfium is None or index >= len(self.pdfium) or quality >= _GOOD:
             return best
         other = _pdfium_text(self.pdfium, index)
-        if other is not None and (self._pypdf is None or _is_better(other, best.text, quality)):
-            best, quality = _Raw(other, "pdfium", failed=False), score(other)
+        if other is not None:
+            found = score(other)
+            if self._pypdf is None or _is_better(other, found, best.text, quality):
+                best, quality = _Raw(other, "pdfium", failed=False), found
         if ocr and quality < _HOPELESS:
             seen = _ocr_text(self.pdfium, index)
             if seen is None:
@@ -149,9 +151,9 @@ class _File:
             self.pdfium.close()
 
 
-def _is_better(other: str, text: str, quality: float) -> bool:
-    """Say whether `other` replaces `text`: it is cleaner, and not so because most of it is missing."""
-    return score(other) > quality and (quality < _HOPELESS or len("".join(other.split())) > 0.6 * len("".join(text.split())))
+def _is_better(other: str, found: float, text: str, quality: float) -> bool:
+    """Say whether `other`, which scores `found`, replaces `text`: it is cleaner, and not because most of it is missing."""
+    return found > quality and (quality < _HOPELESS or len("".join(other.split())) > 0.6 * len("".join(text.split())))
 
 
 def _pypdf_text(reader: "PdfReader", index: int) -> str | None:
@@ -483,8 +485,3 @@ def _clean_title(title: str) -> str:
     title = re.sub(r"(?:\s*[.…]){3,}\s*\d*\s*$|(?:\t| {3,})\d+\s*$", "", title)
     title = clean_pages([" ".join(title.split())])[0]
     return title.rstrip(" .")
-
-
-def _brief(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:120] if lines else type(error).__name__

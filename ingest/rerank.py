@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ingest.errors import ModelError
+from ingest.errors import ModelError, brief
 from ingest.hardware import pick_device, silence_transformers
 
 
@@ -21,9 +21,8 @@ def load_reranker(name: str) -> Any:
             name, device=pick_device(), trust_remote_code=False, model_kwargs={"use_safetensors": True}, num_labels=1
         )
     except Exception as error:  # the library raises many kinds for one cause
-        reason = str(error).strip().splitlines()
         raise ModelError(
-            f"cannot load the re-ranking model '{name}' ({reason[0][:160] if reason else type(error).__name__}); "
+            f"cannot load the re-ranking model '{name}' ({brief(error, 160)}); "
             "give a folder with a cross-encoder's config and safetensors weights, or a Hub name where there is a network"
         ) from error
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from ingest.chunk import Piece
 from ingest.document import Page
-from ingest.errors import CourseError
+from ingest.errors import CourseError, brief
 from ingest.words import search_terms, terms
 
 if TYPE_CHECKING:
@@ -476,12 +476,12 @@ class Store:
             raise self._broken(RuntimeError(f"vectors of {missing} passages are missing"))
 
     @contextmanager
-    def _connect(self, mode: str = "rw") -> Iterator[sqlite3.Connection]:
+    def _connect(self) -> Iterator[sqlite3.Connection]:
         """Open a connection for one transaction: committed when the block ends well, else rolled back.
 
-        The file is only made with mode "rwc": opening an index that is not there must not begin one.
+        Opening an index that is not there must not begin one.
         """
-        address = f"{self._database.absolute().as_uri()}?mode={mode}"
+        address = f"{self._database.absolute().as_uri()}?mode=rw"
         with self._translated(), closing(sqlite3.connect(address, timeout=30, uri=True)) as db:
             db.execute("PRAGMA journal_mode = WAL")
             with db:
@@ -500,9 +500,8 @@ class Store:
             raise
 
     def _broken(self, error: Exception) -> CourseError:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return CourseError(
-            f"the index in {self.folder} cannot be used ({reason}); check the disk's space and permissions, "
+            f"the index in {self.folder} cannot be used ({brief(error, None)}); check the disk's space and permissions, "
             f"then rebuild it: mcqa index FOLDER --course {self.folder.name} --rebuild"
         )
 

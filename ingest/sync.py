@@ -105,11 +105,19 @@ class Material:
         return f"{self.hashes[name]}{kind}" if self.hashes[name] else f"unreadable:{name}"
 
 
-def find_material(folder: Path) -> Material:
-    """Return the course files under `folder`, subfolders included, sorted; hidden ones and Office's lock files aside."""
+def check_folder(folder: Path) -> None:
+    """Raise CourseError where `folder` is none."""
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise CourseError(f"{folder} {what}; give the folder that holds the course's files")
+
+
+def find_material(folder: Path) -> Material:
+    """Return the course files under `folder`, subfolders included, sorted; hidden ones and Office's lock files aside.
+
+    Raises CourseError where `folder` is none.
+    """
+    check_folder(folder)
     files = {
         _shown(path.relative_to(folder)): path
         for path in folder.rglob("*")
