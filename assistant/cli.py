@@ -291,6 +291,7 @@ def evaluate_variants(
         list[str] | None, typer.Option("--model", "-m", help="A model folder or a Hub name; default: the embedded model.")
     ] = None,
     quantize: Annotated[list[Quantize] | None, typer.Option(help="How the weights are kept; default: none.")] = None,
+    dtype: Annotated[list[Dtype] | None, typer.Option(help="What the model computes in; default: auto.")] = None,
     course: Annotated[
         list[str] | None, typer.Option("--course", "-c", metavar="NAME", help="A course to search; default: no course.")
     ] = None,
@@ -313,8 +314,8 @@ def evaluate_variants(
 ) -> None:
     """Compare models, number formats, courses and scorings on the same questions.
 
-    --model, --quantize, --course, --scoring and --passages may be repeated: every combination is one variant. The first is
-    the one that the others are compared with.
+    --model, --dtype, --quantize, --course, --scoring and --passages may be repeated: every combination is one variant.
+    The first is the one that the others are compared with.
     """
     from assistant import render, report
     from assistant.evaluate import variants
@@ -334,6 +335,7 @@ def evaluate_variants(
         courses=[*([None] if no_course or not course else []), *(course or [])],
         scoring=[one.value for one in scoring] if scoring else [None],
         passages=passages or [None],
+        dtypes=[one.value for one in dtype or [Dtype.auto]],
     )
     found = _compare(chosen, items, str(questions), shots)
     if as_json:

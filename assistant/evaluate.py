@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from assistant import stats
 from assistant.items import Item
 from assistant.mcq import LETTERS
-from assistant.model import EMBEDDED, Quantization, ScoringKind
+from assistant.model import EMBEDDED, DtypeName, Quantization, ScoringKind
 from ingest.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ Factory = Callable[["Variant"], "Assistant"]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to answer: a model (None: the embedded one) as it is or quantized, with a course or none.
+    """One way to answer: a model (None: the embedded one) in some number format, as it is or quantized, with a course or none.
 
     `scoring` and `passages` default to what the model's card says.
     """
@@ -39,11 +39,14 @@ class Variant:
     course: str | None = None
     scoring: ScoringKind | None = None
     passages: int | None = None
+    dtype: DtypeName = "auto"
 
     @property
     def name(self) -> str:
         """What reports call it, as in "smollm2-135m-instruct, int8, operating-systems, cloze"."""
         parts = [self.model or EMBEDDED]
+        if self.dtype != "auto":
+            parts.append(self.dtype)
         if self.quantize != "none":
             parts.append(self.quantize)
         parts.append(self.course or "no course")
@@ -104,11 +107,12 @@ def variants(
     courses: Sequence[str | None] = (None,),
     scoring: Sequence[ScoringKind | None] = (None,),
     passages: Sequence[int | None] = (None,),
+    dtypes: Sequence[DtypeName] = ("auto",),
 ) -> list[Variant]:
     """Return every combination of what is given, models varying slowest, each once."""
-    combined = product(models, quantize, courses, scoring, passages)
+    combined = product(models, dtypes, quantize, courses, scoring, passages)
     # Without a course there are no passages to vary.
-    return list(dict.fromkeys(Variant(m, q, c, s, p if c else None) for m, q, c, s, p in combined))
+    return list(dict.fromkeys(Variant(m, q, c, s, p if c else None, d) for m, d, q, c, s, p in combined))
 
 
 def build(variant: Variant) -> "Assistant":
@@ -117,7 +121,7 @@ def build(variant: Variant) -> "Assistant":
     from assistant.model import load_model
     from ingest.course import Course
 
-    lm = load_model(variant.model, quantize=variant.quantize)
+    lm = load_model(variant.model, quantize=variant.quantize, dtype=variant.dtype)
     course = Course.open(variant.course) if variant.course else None
     return Assistant(lm, course, scoring=variant.scoring, passages=variant.passages)
 

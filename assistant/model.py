@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import re
 import time
 import warnings
@@ -298,8 +297,6 @@ def _dtype(name: DtypeName, device: str, quantize: Quantization) -> "torch.dtype
 
 
 def _bitsandbytes(quantize: Quantization, number: "torch.dtype") -> Any:
-    # It complains at import about kernels that are not needed, and warns of each layer's conversion.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         import bitsandbytes  # noqa: F401
         from transformers import BitsAndBytesConfig
@@ -318,8 +315,6 @@ def _torchao() -> tuple[Any, Any]:
     PyTorch's own dynamic quantization has one scale for a whole batch: a few large activations ruin the others, and results
     depend on what is read together.
     """
-    for noisy in ("torchao", "torch.utils._pytree"):  # at import, about GPU parts and about PyTorch's future
-        logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

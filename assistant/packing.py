@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from assistant import attention
 from assistant.model import LanguageModel
 
 if TYPE_CHECKING:
     import torch
 
 _T = TypeVar("_T")
-ROW_TOKENS = 768  # a longer row gains nothing on matrix products and loses on attention, which is quadratic
+ROW_TOKENS = 512  # a longer row gains nothing
+_EXACT = 1e-3  # nats; what single precision may differ by
+_ROUNDED = 0.4  # standard deviations over the vocabulary, on average: 8 bits reach 0.3, an ignored mask 0.7
 _WORTH_KEEPING = 16  # tokens; keeping fewer costs more than reading them again
 
 
@@ -104,6 +107,7 @@ def read_row(lm: LanguageModel, items: Sequence[Encoded], kept: Kept | None = No
     question: list[int] = []  # which item a token belongs to
     option: list[int] = []  # which option of it, 0 for the prefix
     positions: list[int] = []
+    spans: list[tuple[int, int]] = []  # of the items
     wanted: list[list[list[int]]] = []  # places in the row whose distributions are asked for
     for number, item in enumerate(items):
         prefix = item.prefix[skipped:]
@@ -119,6 +123,7 @@ def read_row(lm: LanguageModel, items: Sequence[Encoded], kept: Kept | None = No
             option += [name] * len(continuation)
             positions += range(skipped + length, skipped + length + len(continuation))
         question += [number] * (len(ids) - start)
+        spans.append((start, len(ids)))
         wanted.append(places)
     device, dtype = lm.device, lm.model.get_input_embeddings().weight.dtype
     owner, part = np.asarray(question), np.asarray(option)
@@ -127,8 +132,11 @@ def read_row(lm: LanguageModel, items: Sequence[Encoded], kept: Kept | None = No
     # Added to the attention scores; every implementation reads this form, not all read a boolean one.
     mask = torch.zeros(visible.shape, dtype=dtype)
     mask.masked_fill_(torch.from_numpy(~visible), torch.finfo(dtype).min)
+    whole_mask = mask[None, None].to(device)
+    if not torch.is_grad_enabled():
+        attention.mark(whole_mask, spans, skipped)
     keep = sorted({place for places in wanted for of_option in places for place in of_option})
-    extra: dict[str, Any] = {"attention_mask": mask[None, None].to(device)}
+    extra: dict[str, Any] = {"attention_mask": whole_mask}
     extra["position_ids"] = torch.tensor([positions], device=device)
     if kept:
         # The cache grows by the row and is cut back after it.
@@ -202,6 +210,7 @@ def packing_works(lm: LanguageModel) -> bool:
     lm.keeps = False
     if len(ids) < 48:
         return False
+    attention.enable(lm.model)
     shared = [*lm._leading_ids, *ids[:20]]
     sample = [Encoded([*shared, *ids[20:28]], [ids[28:31], ids[31:36], ids[36:37]]), Encoded([*shared, *ids[40:43]], [])]
     read_before = lm.tokens_read
@@ -213,9 +222,10 @@ def packing_works(lm: LanguageModel) -> bool:
                 actual = [log for item in read_row(lm, sample, kept) for log in item]
             except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
                 return False
-            exact = lm.model.get_input_embeddings().weight.dtype == torch.float32
-            worst = max(float((a - b).abs().max()) for a, b in zip(actual, expected, strict=True))
-            return worst <= (1e-3 if exact else 0.5)
+            if lm.dtype == torch.float32 and lm.quantization == "none":
+                return all(float((a - b).abs().max()) <= _EXACT for a, b in zip(actual, expected, strict=True))
+            # Rounding moves single numbers far in 16 bits, but not all of them; a mask that is ignored does.
+            return all(float((a - b).abs().mean()) <= _ROUNDED * float(b.std()) for a, b in zip(actual, expected, strict=True))
 
         works = agrees(None)
         if works:

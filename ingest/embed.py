@@ -107,9 +107,9 @@ def load_embedder() -> MiniLM:
     """Load the packaged embedder; raises ModelError where the package is missing or its weights are damaged."""
     weights = packaged_file(_PACKAGE, _WEIGHTS, install=_INSTALL)
     verify_sha256(weights, _SHA256, install=_INSTALL)
+    silence_transformers()
     from sentence_transformers import SentenceTransformer
 
-    silence_transformers()
     device = pick_device()
     model = SentenceTransformer(
         str(weights.parent),

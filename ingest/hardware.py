@@ -65,8 +65,14 @@ def core_pool() -> ThreadPoolExecutor:
 
 
 def silence_transformers() -> None:
-    """Keep transformers from drawing its own progress bars and advice over what the application prints."""
+    """Keep transformers, and what it imports, from printing progress bars and advice over what the application prints."""
+    import logging
+
     import transformers
+
+    # Where they are installed, transformers imports them with the first model, and they complain about missing GPU parts.
+    for noisy in ("bitsandbytes", "torchao", "torch.utils._pytree"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

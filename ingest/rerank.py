@@ -13,9 +13,9 @@ from ingest.hardware import pick_device, silence_transformers
 @lru_cache(maxsize=2)
 def load_reranker(name: str) -> Any:
     """Load the sentence-transformers CrossEncoder `name`, a folder or a Hub name; raises ModelError where it cannot be."""
+    silence_transformers()
     from sentence_transformers import CrossEncoder
 
-    silence_transformers()
     try:
         return CrossEncoder(
             name, device=pick_device(), trust_remote_code=False, model_kwargs={"use_safetensors": True}, num_labels=1
