@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from assistant.debias import averaged, rotated, shifts
+from assistant.debias import averaged, letter_priors, rotated, shifts
 from assistant.mcq import MCQ
 from assistant.model import LanguageModel, ScoringKind
 from assistant.prompt import Prompt, render
 from assistant.scoring import OptionScores, check_window, encode, score
 from ingest.course import Course, Hit
-from ingest.errors import UserError
+from ingest.errors import ModelError, UserError
 from ingest.search import RELEVANT
 
 _LITTLE_MASS = 0.1
@@ -169,6 +169,23 @@ class Assistant:
         for (index, item), (probabilities, scores, mass) in zip(ready, scored, strict=True):
             results[index] = self._answer(item, probabilities, scores, mass, share)
         return [results[index] for index in range(len(mcqs))]
+
+    def learn_priors(self, mcqs: Sequence[MCQ]) -> None:
+        """Learn which letters the model prefers, for each number of options, and allow for it from now on (letter scoring).
+
+        Each question is asked under all rotations of its options; some dozens settle the priors (assistant.debias). Questions
+        longer than the model's window are passed over.
+        """
+        seen: dict[int, list[list[tuple[float, ...]]]] = {}
+        for mcq in mcqs if self.scoring == "letter" else ():
+            try:
+                hits = self._prepared(mcq, (), evidence=False).hits
+                prompts = [self._prompt(rotated(mcq, shift), hits, ()) for shift in range(len(mcq.options))]
+                logs = [_logs(found.probabilities()) for found in score(self.lm, prompts, "letter")]
+            except ModelError:
+                continue
+            seen.setdefault(len(mcq.options), []).append(logs)
+        self.priors |= {n: letter_priors(questions) for n, questions in seen.items()}
 
     def explain(self, answer: Answer, examples: Sequence[MCQ] = ()) -> list[Influence]:
         """Return how much each source of `answer` moved the probability of its letter, by asking again without it."""

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from assistant.answer import Answer, Assistant
 from assistant.formats import Row, read_mcqs
-from assistant.mcq import LETTERS
+from assistant.mcq import LETTERS, MCQ
 from ingest.errors import UserError
 
 _TOGETHER = 16  # questions read together; what a kill costs at most
@@ -113,6 +113,12 @@ def run_batch(
     except OSError as error:
         raise UserError(f"{error.filename or target} cannot be written ({error.strerror})") from error
     return report
+
+
+def sample(source: Path, count: int, format: str | None = None) -> list[MCQ]:  # noqa: A002 -- as in read_mcqs
+    """Return about `count` questions from all parts of a file, always the same ones."""
+    step = max(1, sum(1 for _ in read_mcqs(source, format)) // max(1, count))
+    return [row.mcq for row in islice(read_mcqs(source, format), 0, None, step) if row.mcq is not None][:count]
 
 
 def _answers(assistant: Assistant, block: Sequence[Row]) -> Iterator[dict[str, Any]]:

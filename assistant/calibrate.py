@@ -6,11 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from assistant.answer import Answer, Assistant
-from assistant.debias import letter_priors, rotated
 from assistant.mcq import MCQ
 from assistant.model import Card, Fusion
-from assistant.prompt import render
-from assistant.scoring import score
 from assistant.stats import expected_calibration_error
 from ingest.errors import UserError
 
@@ -49,7 +46,7 @@ def calibrate(
         raise UserError(f"{len(keyed)} questions with keys are too few to calibrate on; give at least {_FEWEST}")
     card = assistant.lm.card.model_copy(update={"scoring": assistant.scoring, "passages": assistant.passages})
     if assistant.scoring == "letter":
-        assistant.priors = _priors(assistant, keyed)
+        assistant.learn_priors(keyed[:: max(1, len(keyed) // _PRIOR_SAMPLE)])
         card = card.model_copy(update={"letter_priors": assistant.priors})
     answers: list[Answer] = []
     for start in range(0, len(keyed), _TOGETHER):
@@ -114,22 +111,6 @@ def _held_out(features: Sequence[np.ndarray], keys: np.ndarray) -> list[np.ndarr
         weights = fit([features[i] for i in others], keys[others])
         found.update((i, _softmax(features[i] @ weights)) for i in range(len(keys)) if folds[i] == fold)
     return [found[i] for i in range(len(keys))]
-
-
-def _priors(assistant: Assistant, mcqs: Sequence[MCQ]) -> dict[int, tuple[float, ...]]:
-    """Estimate the letters' priors for each number of options, from questions seen under all rotations, without passages."""
-    seen: dict[int, list[MCQ]] = {}
-    for mcq in mcqs:
-        of_length = seen.setdefault(len(mcq.options), [])
-        if len(of_length) < _PRIOR_SAMPLE:
-            of_length.append(mcq)
-    priors = {}
-    for n, sample in sorted(seen.items()):
-        prompts = [render(rotated(mcq, shift), (), "letter") for mcq in sample for shift in range(n)]
-        scores = [found.scores for found in score(assistant.lm, prompts, "letter")]
-        logs = [np.log(_softmax(np.asarray(row))).tolist() for row in scores]
-        priors[n] = letter_priors([logs[start : start + n] for start in range(0, len(logs), n)])
-    return priors
 
 
 def _softmax(values: np.ndarray) -> np.ndarray:

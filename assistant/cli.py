@@ -503,14 +503,14 @@ def ask(
     from assistant.mcq import parse_question
 
     if question is None and sys.stdin.isatty():
-        _converse(_assistant(course, no_course, model, scoring, passages, quantize, dtype, permute), as_json)
+        _converse(_assistant(course, no_course, model, scoring, passages, quantize, dtype, permute), as_json, explain)
         return
     # The question is checked before anything slow is loaded.
     mcq = parse_question(sys.stdin.read() if question in (None, "-") else str(question))
     _show(_assistant(course, no_course, model, scoring, passages, quantize, dtype, permute), mcq, as_json, explain)
 
 
-def _converse(assistant: "Assistant", as_json: bool) -> None:
+def _converse(assistant: "Assistant", as_json: bool, explain: bool) -> None:
     from assistant.mcq import parse_question
 
     print("Paste a question with its options, then an empty line; Ctrl+D ends.", file=sys.stderr)
@@ -528,7 +528,7 @@ def _converse(assistant: "Assistant", as_json: bool) -> None:
             continue
         if lines:
             try:
-                _show(assistant, parse_question("\n".join(lines)), as_json)
+                _show(assistant, parse_question("\n".join(lines)), as_json, explain)
             except UserError as error:
                 _complain(f"error: {error}")
             lines = []
@@ -571,6 +571,12 @@ def batch(
     layout: Annotated[
         Format | None, typer.Option("--format", help="How the questions are laid out; default: what each row looks like.")
     ] = None,
+    priors: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="First learn from N of the questions which letters the model prefers, and allow for it."
+        ),
+    ] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped, with the same settings.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start over and overwrite the output.")] = False,
     as_json: JsonOption = False,
@@ -583,7 +589,7 @@ def batch(
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     from assistant import render
-    from assistant.batch import check_output, run_batch
+    from assistant.batch import check_output, run_batch, sample
     from assistant.formats import read_mcqs
     from assistant.stats import percent_with_interval, wilson
 
@@ -593,6 +599,11 @@ def batch(
     next(iter(read_mcqs(file, layout)), None)
     check_output(file, output, resume=resume, force=force)
     assistant = _assistant(course, no_course, model, scoring, passages, quantize, dtype, permute)
+    if priors and assistant.scoring != "letter":
+        _complain("note: --priors changes nothing where the options are not listed; it takes --scoring letter")
+    elif priors:
+        print("learning which letters the model prefers ...", file=sys.stderr)
+        assistant.learn_priors(sample(file, priors, layout))
     columns = (TextColumn("Answering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         with render.progress(*columns) as update:
@@ -697,12 +708,14 @@ def ui(
     host: Annotated[str, typer.Option(help="The address to listen on; the default serves this machine only.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 7860,
     model: ModelOption = None,
+    quantize: QuantizeOption = Quantize.none,
+    dtype: DtypeOption = Dtype.auto,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
 ) -> None:
     """Open the page where students ask and staff add material."""
     from assistant.web import serve
 
-    serve(host=host, port=port, model=model, open_browser=open_browser)
+    serve(host=host, port=port, model=model, quantize=quantize.value, dtype=dtype.value, open_browser=open_browser)
 
 
 def _assistant(

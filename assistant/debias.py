@@ -44,4 +44,5 @@ def letter_priors(questions: Sequence[Sequence[Sequence[float]]]) -> tuple[float
         mean = np.mean(np.asarray(rotations, dtype=np.float64), axis=0)
         means.append(np.exp(mean - mean.max()) / np.exp(mean - mean.max()).sum())
     prior = np.mean(means, axis=0)
-    return tuple(np.log(prior / prior.sum()).tolist())
+    # Rounded, so that a run that goes on later finds the same.
+    return tuple(np.log(prior / prior.sum()).round(6).tolist())

@@ -84,7 +84,7 @@ class Outcome:
 class Result:
     """A variant's outcomes in the order of the items, and what it took.
 
-    Bytes are None where they are not known: the resident memory of the process at its highest, loading included (and, where
+    `weight_bytes` is what the model's weights take. Bytes are None where they are not known: the resident memory of the process at its highest, loading included (and, where
     a model is used for the first time, its conversion), and at the end, both only from `evaluate_apart` on Linux; the highest
     use of the GPU, only with one.
     """
@@ -96,6 +96,7 @@ class Result:
     dtype: str
     device: str
     seconds_to_load: float
+    weight_bytes: int | None = None
     peak_bytes: int | None = None
     resident_bytes: int | None = None
     gpu_bytes: int | None = None
@@ -155,6 +156,7 @@ def evaluate(
         dtype=str(weights.dtype).removeprefix("torch."),
         device=str(assistant.lm.device),
         seconds_to_load=seconds_to_load,
+        weight_bytes=assistant.lm.bytes,
         gpu_bytes=_gpu_bytes(),
     )
 

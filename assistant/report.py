@@ -90,7 +90,10 @@ def _summary_json(summary: Summary, n: int) -> dict[str, Any]:
         "brier": summary.brier,
         "seconds": {"mean": summary.seconds, "p95": summary.seconds_p95, "to_load": result.seconds_to_load},
         "tokens": summary.tokens,
-        "bytes": {"peak": result.peak_bytes, "resident": result.resident_bytes, "gpu": result.gpu_bytes},
+        "bytes": {
+            "weights": result.weight_bytes, "peak": result.peak_bytes, "resident": result.resident_bytes,
+            "gpu": result.gpu_bytes,
+        },
         "outcomes": [asdict(outcome) for outcome in result.outcomes],
     }  # fmt: skip
 
@@ -233,12 +236,12 @@ def _letters(report: Report) -> list[str]:
 
 def _cost(report: Report) -> list[str]:
     gpu = any(summary.result.gpu_bytes is not None for summary in report.summaries)
-    head = ("variant", "s a question", "p95, s", "tokens", "s to load", "peak, MB", "at the end, MB")
+    head = ("variant", "s a question", "p95, s", "tokens", "s to load", "weights, MB", "peak, MB", "at the end, MB")
     rows = []
     for summary in report.summaries:
         result = summary.result
         times = f"{summary.seconds:.3f}", f"{summary.seconds_p95:.3f}", f"{summary.tokens:.0f}", f"{result.seconds_to_load:.1f}"
-        memory = [result.peak_bytes, result.resident_bytes, *([result.gpu_bytes] if gpu else [])]
+        memory = [result.weight_bytes, result.peak_bytes, result.resident_bytes, *([result.gpu_bytes] if gpu else [])]
         rows.append((summary.name, *times, *map(megabytes, memory)))
     return [
         "## Cost",
@@ -250,6 +253,7 @@ def _cost(report: Report) -> list[str]:
             ),
             ("tokens", "mean length of a prompt with all its options, what these share counted once"),
             ("s to load", "libraries, model and, where there is a course, its index and embedder"),
+            ("weights", "what the model's weights take in memory"),
             (
                 "peak, at the end",
                 "resident memory of the variant's own process, highest (loading, too) and after the last answer",

@@ -13,7 +13,7 @@ import gradio as gr
 
 from assistant.answer import Answer, Assistant
 from assistant.mcq import LETTERS, MCQ, parse_question
-from assistant.model import LanguageModel, load_model
+from assistant.model import DtypeName, LanguageModel, Quantization, load_model
 from ingest.course import Course, Hit, course_names
 from ingest.embed import load_embedder
 from ingest.errors import CourseError, UserError
@@ -271,13 +271,22 @@ def _courses_tab(app: gr.Blocks) -> None:
     ).success(lambda course: _documents((course or "").strip()), name, documents, queue=False, api_visibility="private")
 
 
-def serve(*, host: str, port: int, model: str | None, open_browser: bool) -> None:
+def serve(
+    *,
+    host: str,
+    port: int,
+    model: str | None,
+    quantize: Quantization = "none",
+    dtype: DtypeName = "auto",
+    open_browser: bool,
+) -> None:
     """Open the page on `host`:`port` and serve it until interrupted.
 
     Raises ModelError where the model cannot be loaded, and UserError where the port is taken, before anyone sees the page.
     """
     print("Loading the models ...", flush=True)
-    lm = load_model(model, on_status=lambda status: print(status + " ...", flush=True))
+    lm = load_model(model, quantize=quantize, dtype=dtype, on_status=lambda status: print(status + " ...", flush=True))
+    print(lm.summary, flush=True)
     load_embedder()
     app = create_app(lambda: lm)
     try:

@@ -7,8 +7,8 @@ mmlu: 5-shot, by letter, N questions of each subject in FOLDER/mcqa/mmlu. cloze:
 FOLDER/mcqa/arc. passages: the same with three passages in the prompt, N questions of FOLDER/textbooks/introduction-sociology
 with what Course.search finds in its PDF. FOLDER is ../shared/data or $MCQA_DATA; a part whose data is missing is skipped.
 lm-evaluation-harness ("pip install lm-eval==0.4.13") runs as its `hf` model on a task file made from the prompts; its
-batch size is the fastest of those given. Each side scores in a process of its own, with the other not running; the clock covers tokenizing
-and scoring, not loading. `ask` times single questions with three passages, and says where the time goes.
+batch size is the fastest of those given. Each side scores in a process of its own while the other does not run; the clock
+covers tokenizing and scoring, not loading. `ask` times single questions with three passages, and says where the time goes.
 
 Prints Markdown: questions a second, the ratio, how many predictions are the same, peak memory, tokens computed against tokens
 in the prompts, and the share of this machine's measured matrix rate that our side reaches.

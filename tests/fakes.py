@@ -199,6 +199,7 @@ class _Weights:
 class _Model:
     model = _Weights()
     device = "cpu"
+    bytes = 0
 
 
 class Unasked:

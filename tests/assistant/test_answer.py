@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from assistant.answer import Answer, Assistant
@@ -16,6 +17,7 @@ from assistant.scoring import score
 from ingest.course import Course
 from ingest.errors import ModelError
 
+CORPUS = Path(__file__).resolve().parents[2] / "corpus"
 QUESTION = MCQ("Which bit of a page table entry says that a page was modified?", ("present", "writable", "dirty", "user"), "C")
 
 
@@ -169,3 +171,18 @@ def test_an_explanation_says_what_each_passage_did(lm: LanguageModel, operating_
     for influence in influences:
         assert influence.sentence in influence.hit.passage.text
         assert (influence.sentence_drop > 0) == bool(influence.sentence)
+
+
+def test_learnt_priors_even_out_the_letters(lm: LanguageModel) -> None:
+    mcqs = [row.mcq for row in read_mcqs(CORPUS / "machine-learning" / "questions.jsonl") if row.mcq]
+    assistant = Assistant(lm, scoring="letter")
+
+    def spread() -> float:
+        shares = np.mean([answer.probabilities for answer in assistant.answer_many(mcqs) if isinstance(answer, Answer)], axis=0)
+        return float(np.std(shares))
+
+    before = spread()
+    assistant.learn_priors(mcqs[::3])
+    assert set(assistant.priors) == {4}
+    assert spread() < before / 2
+    assert Assistant(lm, scoring="cloze").priors == {}

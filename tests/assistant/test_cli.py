@@ -161,6 +161,18 @@ def test_of_many_bad_rows_the_first_are_named(mcqa, monkeypatch, tmp_path: Path)
     assert output.read_text(encoding="utf-8").count("only one option") == 40
 
 
+def test_a_batch_learns_the_letters_a_model_prefers(mcqa, home: Path, lm: LanguageModel, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    source = CORPUS / "operating-systems" / "questions.jsonl"
+    for name, priors in (("plain", ()), ("debiased", ("--priors", 5))):
+        result = mcqa("batch", source, "-o", tmp_path / f"{name}.jsonl", "--no-course", "--scoring", "letter", *priors)
+        assert result.status == 0
+        assert ("learning which letters" in result.err) == bool(priors)
+    plain, debiased = ((tmp_path / f"{name}.jsonl").read_text().splitlines() for name in ("plain", "debiased"))
+    letters = [{json.loads(line)["letter"] for line in lines} for lines in (plain, debiased)]
+    assert letters[0] < letters[1]  # it chose fewer letters before
+    assert "changes nothing" in mcqa("batch", source, "-o", tmp_path / "x.jsonl", "--no-course", "--priors", 5).err
+
+
 def test_a_batch_asks_before_it_goes_on_or_starts_over(mcqa, monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     source, output = tmp_path / "anatomy_test.csv", tmp_path / "o.jsonl"
     source.write_text("Is it?,yes,no,A\n" * 3, encoding="utf-8")
