@@ -84,9 +84,9 @@ class Outcome:
 class Result:
     """A variant's outcomes in the order of the items, and what it took.
 
-    `weight_bytes` is what the model's weights take. Bytes are None where they are not known: the resident memory of the process at its highest, loading included (and, where
-    a model is used for the first time, its conversion), and at the end, both only from `evaluate_apart` on Linux; the highest
-    use of the GPU, only with one.
+    `weight_bytes` is what the model's weights take. Bytes are None where they are not known: the resident memory of the process
+    at its highest, loading included (and, where a model is used for the first time, its conversion), and at the end, both only
+    from `evaluate_apart` on Linux; the highest use of the GPU, only with one.
     """
 
     variant: Variant
