@@ -2,27 +2,38 @@
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
+from assistant.cli_evaluate import evaluate
+from assistant.cli_options import (
+    CourseOption,
+    Dtype,
+    DtypeOption,
+    JsonOption,
+    Method,
+    ModelOption,
+    NoCourseOption,
+    PassagesOption,
+    PermuteOption,
+    Quantize,
+    QuantizeOption,
+    Scoring,
+    ScoringOption,
+    choose_course,
+    complain,
+)
 from assistant.formats import Format
 from ingest.errors import CourseError, UserError
 
 # Each command imports what it needs: `mcqa --help` must not load a deep-learning library.
 if TYPE_CHECKING:
     from assistant.answer import Assistant
-    from assistant.evaluate import Report, Variant
-    from assistant.items import ItemSet
     from assistant.mcq import MCQ
     from assistant.model import ScoringKind
     from ingest.chunk import SplitSettings
-    from ingest.course import Course
-
-_SHOWN_BAD = 20  # bad rows that an evaluation names
 
 app = typer.Typer(
     name="mcqa",
@@ -33,89 +44,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class _VariantsByDefault(TyperGroup):
-    """`mcqa evaluate FILE` is `mcqa evaluate variants FILE`; a file that is named like a command is written ./NAME."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in (*self.commands, *ctx.help_option_names):
-            args = ["variants", *args]
-        return super().parse_args(ctx, args)
-
-
-evaluate = typer.Typer(
-    cls=_VariantsByDefault,
-    help="Compare ways to answer on keyed questions, or measure a course's search. "
-    "'mcqa evaluate FILE ...' is short for 'mcqa evaluate variants FILE ...'.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 app.add_typer(evaluate, name="evaluate")
-
-
-class Method(StrEnum):
-    """How passages are found."""
-
-    hybrid = "hybrid"
-    dense = "dense"
-    euclidean = "euclidean"
-    lexical = "lexical"
-
-
-class Query(StrEnum):
-    """What is searched for: the question alone, with all its options, or with each option by itself."""
-
-    question = "question"
-    options = "options"
-    each = "each"
-
-
-class Scoring(StrEnum):
-    """How options are scored."""
-
-    letter = "letter"
-    cloze = "cloze"
-
-
-class Dtype(StrEnum):
-    """What numbers a model computes in."""
-
-    auto = "auto"
-    bf16 = "bf16"
-    fp16 = "fp16"
-    fp32 = "fp32"
-
-
-class Quantize(StrEnum):
-    """How a model's weights are kept."""
-
-    none = "none"
-    int8 = "int8"
-    nf4 = "nf4"
-    int8_dynamic = "int8-dynamic"
-
-
-CourseOption = Annotated[str | None, typer.Option("--course", "-c", metavar="NAME", help="The course to search.")]
-NoCourseOption = Annotated[bool, typer.Option("--no-course", help="Answer without course material.")]
-ModelOption = Annotated[
-    str | None,
-    typer.Option("--model", "-m", help="A model's or adapter's folder, GGUF file, or Hub name; default: the embedded model."),
-]
-QuantizeOption = Annotated[Quantize, typer.Option(help="Keep the model's weights in 8 or 4 bits.")]
-DtypeOption = Annotated[
-    Dtype, typer.Option(help="What the model computes in; auto is the fastest that this machine really has.")
-]
-PermuteOption = Annotated[
-    int, typer.Option(min=1, max=10, help="Ask under so many orders of the options and average (letter scoring).")
-]
-ScoringOption = Annotated[
-    Scoring | None, typer.Option(help="Score option letters or option texts; default: what the model is made for.")
-]
-PassagesOption = Annotated[
-    int | None, typer.Option(min=0, max=50, help="How many passages the model reads; default: what it is made for.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def main() -> None:
@@ -128,17 +57,11 @@ def run(application: typer.Typer) -> None:
     try:
         application()
     except UserError as error:
-        _complain(f"error: {error}")
+        complain(f"error: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
-
-
-def _complain(message: str) -> None:
-    """Print one line on standard error, without the control characters of a file or question that it may quote."""
-    printable = "".join(character if character.isprintable() else " " for character in message)
-    print(" ".join(printable.split()), file=sys.stderr)
 
 
 def _version(value: bool) -> None:
@@ -259,7 +182,7 @@ def search(
 
     from assistant import render
 
-    chosen = _choose_course(course)
+    chosen = choose_course(course)
     hits = chosen.search(
         query, limit, method=method.value, documents=document, pages=_page_range(pages), neighbors=neighbors, reranker=rerank
     )
@@ -277,164 +200,6 @@ def _page_range(text: str | None) -> tuple[int, int] | None:
         return int(first or 1), int(last) if last else (2**31 if dash else int(first))
     except ValueError as error:
         raise typer.BadParameter(f"'{text}' is no range of pages; write 12, 12-20 or 12-") from error
-
-
-@evaluate.command("variants")
-def evaluate_variants(
-    questions: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE_OR_FOLDER", help="Keyed questions: a file, a folder of files, or MMLU's with test and dev."
-        ),
-    ],
-    model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="A model folder or a Hub name; default: the embedded model.")
-    ] = None,
-    quantize: Annotated[list[Quantize] | None, typer.Option(help="How the weights are kept; default: none.")] = None,
-    dtype: Annotated[list[Dtype] | None, typer.Option(help="What the model computes in; default: auto.")] = None,
-    course: Annotated[
-        list[str] | None, typer.Option("--course", "-c", metavar="NAME", help="A course to search; default: no course.")
-    ] = None,
-    no_course: Annotated[bool, typer.Option("--no-course", help="Without course material, too; this comes first.")] = False,
-    scoring: Annotated[
-        list[Scoring] | None, typer.Option(help="Letters or texts; default: what the model is made for.")
-    ] = None,
-    passages: Annotated[
-        list[int] | None, typer.Option(min=0, max=50, help="How many passages; default: what the model is made for.")
-    ] = None,
-    shots: Annotated[int, typer.Option(min=0, max=20, help="Solved examples of the subject from the folder dev.")] = 0,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many questions, from all subjects in turn.")] = None,
-    subject: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this subject; may be repeated.")] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Where report.md, report.json and reliability.png go."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the report in that folder.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Compare models, number formats, courses and scorings on the same questions.
-
-    --model, --dtype, --quantize, --course, --scoring and --passages may be repeated: every combination is one variant.
-    The first is the one that the others are compared with.
-    """
-    from assistant import render, report
-    from assistant.evaluate import variants
-    from assistant.items import read_items
-
-    if output is not None:
-        report.check_folder(output, force=force)
-        if not report.can_draw():
-            _complain(f"note: {report.PLOTS_MISSING}")
-    items = read_items(questions, shots=shots, subjects=subject or (), limit=limit)
-    _tell_unused(items)
-    for name in course or []:  # before anything slow begins
-        _choose_course(name)
-    chosen = variants(
-        models=model or [None],
-        quantize=[one.value for one in quantize or [Quantize.none]],
-        courses=[*([None] if no_course or not course else []), *(course or [])],
-        scoring=[one.value for one in scoring] if scoring else [None],
-        passages=passages or [None],
-        dtypes=[one.value for one in dtype or [Dtype.auto]],
-    )
-    found = _compare(chosen, items, str(questions), shots)
-    if as_json:
-        print(json.dumps(report.to_json(found), ensure_ascii=False))
-    else:
-        render.console().print(render.evaluation(found))
-    if output is not None:
-        written = report.write_report(found, output)
-        _complain(f"written: {', '.join(map(str, written))}")
-    if found.failed:
-        raise UserError(f"{len(found.failed)} of {len(chosen)} variants could not be evaluated: {'; '.join(found.failed)}")
-    if items.bad:
-        raise UserError(f"{len(items.bad)} rows of {questions} hold no question; correct the lines named above")
-
-
-def _tell_unused(items: "ItemSet") -> None:
-    for line in items.bad[:_SHOWN_BAD]:
-        _complain(line)
-    if len(items.bad) > _SHOWN_BAD:
-        _complain(f"... and {len(items.bad) - _SHOWN_BAD} more rows that hold no question")
-    if items.without_key:
-        _complain(f"note: questions without a key, left out: {items.without_key}")
-
-
-def _compare(chosen: "list[Variant]", items: "ItemSet", source: str, shots: int) -> "Report":
-    """Evaluate the variants one after the other, with progress; one that cannot be loaded does not cost the others."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-    from assistant import render
-    from assistant.evaluate import compare, evaluate_apart
-
-    results, failed = [], {}
-    columns = (TextColumn("{task.fields[name]}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with render.progress(*columns, name="") as update:
-        for index, variant in enumerate(chosen):
-            before, total = index * len(items.items), len(chosen) * len(items.items)
-            update(completed=before, total=total, name=f"loading {variant.name}")
-
-            def show(done: int, _: int, before: int = before, name: str = variant.name) -> None:
-                update(completed=before + done, name=name)
-
-            try:
-                results.append(evaluate_apart(variant, items.items, on_progress=show))
-            except UserError as error:
-                failed[variant.name] = str(error)
-    for name, reason in failed.items():
-        _complain(f"{name}: {reason}")
-    if not results:
-        raise UserError(f"no variant could be evaluated: {'; '.join(failed)}")
-    return compare(results, source=source, shots=shots, failed=failed)
-
-
-@evaluate.command("retrieval")
-def evaluate_retrieval(
-    file: Annotated[Path, typer.Argument(help="Questions that name 'document' and 'page', or 'section' (.jsonl, .json).")],
-    course: CourseOption = None,
-    method: Annotated[list[Method] | None, typer.Option(help="How to search; may be repeated. Default: all.")] = None,
-    query: Annotated[list[Query] | None, typer.Option(help="What to search for; may be repeated. Default: options.")] = None,
-    sections: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="The sections' texts (.jsonl: chapter, title, text), where headings are not enough."),
-    ] = None,
-    rerank: Annotated[str | None, typer.Option(metavar="MODEL", help="Order the first hits anew by a cross-encoder.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure how often a course's search finds the page or section that answers a question.
-
-    Prints recall at 1, 3, 5 and 10 with 95 % intervals, and the mean reciprocal rank.
-    """
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-    from assistant import render
-    from assistant.retrieval import SectionTexts, evaluate_retrieval, read_places
-
-    questions = read_places(file)[:limit]
-    chosen = _choose_course(course)
-    texts = SectionTexts.read(sections) if sections else None
-    chosen.warm_up()
-    scores = []
-    for one in method or [Method.hybrid, Method.dense, Method.lexical]:
-        for kind in query or [Query.options]:
-            columns = (TextColumn(f"{one.value}, {kind.value}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            with render.progress(*columns) as update:
-                scores.append(
-                    evaluate_retrieval(
-                        chosen,
-                        questions,
-                        method=one.value,
-                        query=kind.value,
-                        sections=texts,
-                        reranker=rerank,
-                        on_progress=lambda done, total: update(completed=done, total=total),
-                    )
-                )
-    if as_json:
-        print(json.dumps([score.to_json() for score in scores]))
-    else:
-        render.console().print(render.retrieval(scores))
 
 
 @app.command()
@@ -530,7 +295,7 @@ def _converse(assistant: "Assistant", as_json: bool, explain: bool) -> None:
             try:
                 _show(assistant, parse_question("\n".join(lines)), as_json, explain)
             except UserError as error:
-                _complain(f"error: {error}")
+                complain(f"error: {error}")
             lines = []
         if ended:
             return
@@ -600,7 +365,7 @@ def batch(
     check_output(file, output, resume=resume, force=force)
     assistant = _assistant(course, no_course, model, scoring, passages, quantize, dtype, permute)
     if priors and assistant.scoring != "letter":
-        _complain("note: --priors changes nothing where the options are not listed; it takes --scoring letter")
+        complain("note: --priors changes nothing where the options are not listed; it takes --scoring letter")
     elif priors:
         print("learning which letters the model prefers ...", file=sys.stderr)
         assistant.learn_priors(sample(file, priors, layout))
@@ -617,7 +382,7 @@ def batch(
                 on_progress=lambda done, total: update(completed=done, total=total),
             )
     except KeyboardInterrupt:
-        _complain("stopped; the answers so far are kept, go on with the same command and --resume")
+        complain("stopped; the answers so far are kept, go on with the same command and --resume")
         raise typer.Exit(_INTERRUPTED) from None
     if as_json:
         low, high = wilson(report.correct, report.keyed)
@@ -643,10 +408,10 @@ def _name_bad_rows(file: Path, output: Path, bad: dict[int, str], rows: int) -> 
 
     place = "entry" if counts_entries(file) else "line"
     for number in sorted(bad)[:_SHOWN]:
-        _complain(f"{file} {place} {number}: {bad[number]}")
+        complain(f"{file} {place} {number}: {bad[number]}")
     more = f"the first {_SHOWN} are named above, all" if len(bad) > _SHOWN else "they are named above and"
     remedy = f"{more} in {output} under 'error'; correct them, then start over with --force"
-    _complain(f"error: {len(bad)} of {rows} rows of {file} could not be answered; {remedy}")
+    complain(f"error: {len(bad)} of {rows} rows of {file} could not be answered; {remedy}")
 
 
 @app.command()
@@ -730,7 +495,7 @@ def _assistant(
 ) -> "Assistant":
     if course is not None and no_course:
         raise typer.BadParameter("--course and --no-course exclude each other")
-    chosen = None if no_course else _choose_course(course)
+    chosen = None if no_course else choose_course(course)
     from assistant.answer import Assistant
     from assistant.model import load_model
 
@@ -743,18 +508,5 @@ def _assistant(
     print(lm.summary, file=sys.stderr)
     named: ScoringKind | None = None if scoring is None else scoring.value
     if permute > 1 and (named or lm.card.scoring) != "letter":
-        _complain("note: --permute changes nothing where the options are not listed; it takes --scoring letter")
+        complain("note: --permute changes nothing where the options are not listed; it takes --scoring letter")
     return Assistant(lm, chosen, scoring=named, passages=passages, permute=permute)
-
-
-def _choose_course(name: str | None) -> "Course":
-    from ingest.course import Course, course_names
-
-    if name is not None:
-        return Course.open(name)
-    known = course_names()
-    if not known:
-        raise CourseError("no course is indexed yet; run: mcqa index FOLDER --course NAME, or ask with --no-course")
-    if len(known) > 1:
-        raise CourseError(f"choose a course with --course; there are {', '.join(known)}")
-    return Course.open(known[0])
