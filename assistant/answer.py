@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from assistant.card import ScoringKind
 from assistant.debias import averaged, letter_priors, rotated, shifts
 from assistant.mcq import MCQ
-from assistant.model import LanguageModel, ScoringKind
+from assistant.model import LanguageModel
 from assistant.prompt import Prompt, render
 from assistant.scoring import OptionScores, check_window, encode, score
 from ingest.course import Course, Hit
@@ -236,7 +237,7 @@ class Assistant:
             hits = hits[:-1]
 
     def _prompt(self, mcq: MCQ, hits: Sequence[Hit], examples: Sequence[MCQ]) -> Prompt:
-        return render(mcq, [hit.passage.text for hit in hits], self.scoring, examples)
+        return render(mcq, [hit.passage.text for hit in hits], self.scoring, examples, self.lm.card.template)
 
     def _prepared(self, mcq: MCQ, examples: Sequence[MCQ], evidence: bool) -> _Prepared:
         started = time.perf_counter()

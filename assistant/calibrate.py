@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from assistant.answer import Answer, Assistant
+from assistant.card import Card, Fusion
 from assistant.mcq import MCQ
-from assistant.model import Card, Fusion
 from assistant.stats import expected_calibration_error
 from ingest.errors import UserError
 

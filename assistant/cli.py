@@ -31,8 +31,8 @@ from ingest.errors import CourseError, UserError
 # Each command imports what it needs: `mcqa --help` must not load a deep-learning library.
 if TYPE_CHECKING:
     from assistant.answer import Assistant
+    from assistant.card import ScoringKind
     from assistant.mcq import MCQ
-    from assistant.model import ScoringKind
     from ingest.chunk import SplitSettings
 
 app = typer.Typer(

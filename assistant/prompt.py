@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from assistant.card import ScoringKind, Template
 from assistant.mcq import MCQ, QuestionError
-from assistant.model import ScoringKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,24 +21,40 @@ class Prompt:
     ending: str = "Answer:"
 
 
-def render(mcq: MCQ, passages: Sequence[str], scoring: ScoringKind, examples: Sequence[MCQ] = ()) -> Prompt:
+def render(
+    mcq: MCQ,
+    passages: Sequence[str],
+    scoring: ScoringKind,
+    examples: Sequence[MCQ] = (),
+    template: Template = Template(),  # noqa: B008 -- it cannot be changed
+) -> Prompt:
     """Render a question with its passages, most relevant last, so that the best stands next to the question.
 
-    `letter` lists the options and continues with a letter; `cloze` lists nothing and continues with an option's text.
-    `passages` come most relevant first. `examples` are solved questions; they stand in front of all, as they are the same
-    for many questions. Raises QuestionError where one of them has no key.
+    `letter` lists the options and continues with a letter; `cloze` continues with an option's text. `passages` come most
+    relevant first. `examples` are solved questions; they stand in front of all, as they are the same for many questions.
+    Raises QuestionError where one of them has no key.
     """
-    shared = "".join(_solved(example, scoring) for example in examples)
-    context = shared + "".join(f"{passage}\n\n" for passage in reversed(passages))
-    if scoring == "letter":
-        options = "".join(f"{letter}. {option}\n" for letter, option in zip(mcq.letters, mcq.options, strict=True))
-        letters = tuple(f" {letter}" for letter in mcq.letters)
-        return Prompt(f"{context}Question: {mcq.question}\n{options}Answer:", letters, shared)
-    return Prompt(f"{context}Question: {mcq.question}\nAnswer:", tuple(f" {option}" for option in mcq.options), shared)
+    shared = template.start + "".join(_solved(example, scoring, template) for example in examples)
+    context = "".join(template.passage.replace("{passage}", passage) for passage in reversed(passages))
+    asked = _question(mcq, scoring, template)
+    continuations = tuple(f" {text}" for text in (mcq.letters if scoring == "letter" else mcq.options))
+    return Prompt(f"{shared}{context}{asked}", continuations, shared, template.answer.lstrip())
 
 
-def _solved(example: MCQ, scoring: ScoringKind) -> str:
+def _question(mcq: MCQ, scoring: ScoringKind, template: Template) -> str:
+    options = ""
+    if scoring == "letter" or template.lists_options:
+        options = "".join(_option(*pair, template) for pair in zip(mcq.letters, mcq.options, strict=True))
+    return template.question.replace("{question}", mcq.question) + options + template.answer
+
+
+def _option(letter: str, option: str, template: Template) -> str:
+    # The letter first: an option may hold "{letter}", a letter holds nothing.
+    return template.option.replace("{letter}", letter).replace("{option}", option)
+
+
+def _solved(example: MCQ, scoring: ScoringKind, template: Template) -> str:
     if example.answer is None:
         raise QuestionError(f"the example '{example.question}' has no key; give each example its 'answer'")
-    prompt = render(example, (), scoring)
-    return f"{prompt.prefix}{prompt.continuations[example.letters.index(example.answer)]}\n\n"
+    right = example.answer if scoring == "letter" else example.options[example.letters.index(example.answer)]
+    return f"{_question(example, scoring, template)} {right}\n\n"

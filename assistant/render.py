@@ -15,8 +15,8 @@ from rich.text import Text
 from assistant import report as figures
 from assistant.answer import Answer, Influence
 from assistant.calibrate import Calibration
+from assistant.card import Card
 from assistant.evaluate import Report
-from assistant.model import Card
 from assistant.retrieval import DEPTHS, RetrievalScore
 from assistant.stats import percent_with_interval, wilson
 from ingest.clean import without_control_characters

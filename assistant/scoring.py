@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
-from assistant.model import LanguageModel, Normalization, ScoringKind
+from assistant.card import Normalization, ScoringKind
+from assistant.model import LanguageModel
 from assistant.packing import Encoded, read
 from assistant.prompt import Prompt
 from ingest.errors import ModelError

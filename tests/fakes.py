@@ -85,7 +85,7 @@ class HashAssistant:
     priors: ClassVar[dict[int, tuple[float, ...]]] = {}
 
     def __init__(self, pause: float = 0.0) -> None:
-        from assistant.model import Card
+        from assistant.card import Card
 
         self.lm = SimpleNamespace(name="hash", card=Card(), quantization="none", dtype="float32")
         self.pause = pause  # seconds a question takes

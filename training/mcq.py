@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assistant.answer import Assistant
+from assistant.card import CARD_FILE, Card
 from assistant.formats import read_mcqs
 from assistant.mcq import MCQ
-from assistant.model import CARD_FILE, Card, LanguageModel, load_model
+from assistant.model import LanguageModel, load_model
 from assistant.scoring import Encoded, divisors, encode, token_logprobs
 from assistant.stats import percent_with_interval
 from ingest.course import Course

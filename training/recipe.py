@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from assistant.model import Normalization
+from assistant.card import Normalization
 from ingest.errors import UserError, did_you_mean
 
 

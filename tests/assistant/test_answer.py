@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from assistant.answer import Answer, Assistant
+from assistant.card import Fusion, ScoringKind
 from assistant.debias import rotated, unrotated
 from assistant.formats import read_mcqs
 from assistant.mcq import MCQ
-from assistant.model import Fusion, LanguageModel, ScoringKind
+from assistant.model import LanguageModel
 from assistant.prompt import render
 from assistant.scoring import score
 from ingest.course import Course

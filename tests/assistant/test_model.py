@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from assistant.model import CARD_FILE, EMBEDDED, Card, LanguageModel, load_model
+from assistant.card import CARD_FILE, Card
+from assistant.model import EMBEDDED, LanguageModel, load_model
 from ingest import weights
 from ingest.errors import ModelError
 from ingest.hardware import cpu_has_bf16

@@ -1,7 +1,9 @@
 """What the model reads, to the byte: training, answering and evaluation depend on it."""
 
 import pytest
+from pydantic import ValidationError
 
+from assistant.card import Template
 from assistant.mcq import MCQ, QuestionError
 from assistant.prompt import render
 
@@ -36,3 +38,26 @@ def test_examples_stand_first_and_are_solved_in_the_same_format() -> None:
 def test_an_example_needs_its_key() -> None:
     with pytest.raises(QuestionError, match="'Is it\\?' has no key"):
         render(QUESTION, [], "cloze", [MCQ("Is it?", ("yes", "no"))])
+
+
+def test_a_card_may_say_how_a_prompt_is_put_together() -> None:
+    template = Template(
+        start="Answer the questions.\n", passage="<{passage}>\n", question="Q: {question}\n", option="({letter}) {option}\n",
+        answer="A:", lists_options=True,
+    )  # fmt: skip
+    question = MCQ("What is {option}?", ("a {letter}", "{passage}"), "B")
+    shown = render(question, ["best {question}", "next"], "cloze", EXAMPLES[:1], template)
+    assert shown.shared == "Answer the questions.\nQ: Is it?\n(A) yes\n(B) no\nA: yes\n\n"
+    assert shown.prefix == (
+        f"{shown.shared}<next>\n<best {{question}}>\nQ: What is {{option}}?\n(A) a {{letter}}\n(B) {{passage}}\nA:"
+    )
+    assert shown.continuations == (" a {letter}", " {passage}")
+    assert shown.ending == "A:"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"question": "Question\n"}, {"option": "{option}\n"}, {"passage": "{passage}{passage}"}, {"answer": "Answer: "}]
+)
+def test_a_template_that_would_lose_something_is_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        Template(**wrong)  # type: ignore[arg-type]

@@ -11,8 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
+from assistant.card import CARD_FILE
 from assistant.mcq import MCQ
-from assistant.model import CARD_FILE, LanguageModel, fingerprint, load_model
+from assistant.model import LanguageModel, fingerprint, load_model
 from assistant.prompt import render
 from assistant.scoring import score
 from ingest.errors import ModelError

@@ -21,8 +21,9 @@ from transformers import (
 )
 
 from assistant import attention
+from assistant.card import Card
 from assistant.mcq import MCQ
-from assistant.model import Card, LanguageModel
+from assistant.model import LanguageModel
 from assistant.packing import ROW_TOKENS, rows
 from assistant.prompt import Prompt, render
 from assistant.scoring import OptionScores, encode, score, token_logprobs
