@@ -8,19 +8,22 @@ restart where it would stand alone. So every number is that of reading the optio
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field
+from heapq import heapreplace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from assistant import attention
 from assistant.model import LanguageModel
+from ingest.hardware import core_pool
 
 if TYPE_CHECKING:
     import torch
 
 _T = TypeVar("_T")
-ROW_TOKENS = 512  # a longer row gains nothing
+ROW_TOKENS = 768  # a longer row gains nothing
 _EXACT = 1e-3  # nats; what single precision may differ by
 _ROUNDED = 0.4  # standard deviations over the vocabulary, on average: 8 bits reach 0.3, an ignored mask 0.7
 _WORTH_KEEPING = 16  # tokens; keeping fewer costs more than reading them again
@@ -54,6 +57,12 @@ class Kept:
     ids: list[int]
     cache: Any = field(repr=False)
 
+    def copy(self) -> Any:
+        """Return a cache that can grow: layers add to it by putting longer tensors in the place of these, which stay."""
+        grown = copy(self.cache)
+        grown.layers = [copy(layer) for layer in self.cache.layers]
+        return grown
+
 
 def read(
     lm: LanguageModel, items: Sequence[Encoded], take: "Callable[[int, list[torch.Tensor]], _T]", shared: int = 0
@@ -73,33 +82,46 @@ def read(
     sliding = getattr(lm.model.config, "sliding_window", None)
     if not lm._packs or (sliding and max(item.longest for item in items) > sliding):
         return [take(index, logs) for index, logs in enumerate(_in_batches(lm, items))]
-    kept = None
-    if shared >= _WORTH_KEEPING and not torch.is_grad_enabled():
-        kept = _kept(lm, items[0].prefix[:shared], len(items))
-    skipped = len(kept.ids) if kept else 0
-    results: dict[int, _T] = {}
-    for row in rows([item.packed - skipped for item in items], ROW_TOKENS):
-        for index, logs in zip(row, read_row(lm, [items[index] for index in row], kept), strict=True):
-            results[index] = take(index, logs)
+    if torch.is_grad_enabled():
+        packed = rows([item.packed for item in items], ROW_TOKENS)
+        lm.tokens_read += sum(item.packed for item in items)
+        found = [list(zip(row, read_row(lm, [items[index] for index in row]), strict=True)) for row in packed]
+        results = {index: take(index, logs) for row in found for index, logs in row}
+        return [results[index] for index in range(len(items))]
+    kept = _kept(lm, items[0].prefix[:shared], len(items)) if shared >= _WORTH_KEEPING else None
+    lengths = [item.packed - (len(kept.ids) if kept else 0) for item in items]
+    lanes = torch.get_num_threads() if lm.device.type == "cpu" else 1
+    packed = rows(lengths, ROW_TOKENS, lanes)
+    lm.tokens_read += sum(lengths)
+
+    def read_one(row: list[int]) -> "list[tuple[int, _T]]":
+        with torch.inference_mode():  # a thread begins without it
+            logs_of_items = read_row(lm, [items[index] for index in row], kept)
+            return [(index, take(index, logs)) for index, logs in zip(row, logs_of_items, strict=True)]
+
+    # A core reads a row by itself faster than all cores together, which wait for each other after every operation.
+    run = core_pool().map if lanes > 1 and len(packed) > 1 else map
+    results = dict(pair for row in run(read_one, packed) for pair in row)
     return [results[index] for index in range(len(items))]
 
 
-def rows(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Return the indices of `lengths` in rows of at most `budget` together, where none is longer by itself; first fit,
-    longest first."""
-    filled: list[tuple[int, list[int]]] = []
+def rows(lengths: Sequence[int], budget: int, lanes: int = 1) -> list[list[int]]:
+    """Return the indices of `lengths` in rows of about `budget` together, as many for each of `lanes` and about equally long.
+
+    The longest go first, each into the shortest row; so without its last and shortest entry, no row exceeds the budget.
+    """
+    count = lanes * -(-sum(lengths) // (budget * lanes))
+    filled = [(0, place) for place in range(max(1, min(count, len(lengths))))]
+    found: list[list[int]] = [[] for _ in filled]
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        for place, (used, row) in enumerate(filled):
-            if used + lengths[index] <= budget:
-                filled[place] = (used + lengths[index], [*row, index])
-                break
-        else:
-            filled.append((lengths[index], [index]))
-    return [row for _, row in filled]
+        used, place = filled[0]
+        found[place].append(index)
+        heapreplace(filled, (used + lengths[index], place))
+    return [row for row in found if row]
 
 
-def read_row(lm: LanguageModel, items: Sequence[Encoded], kept: Kept | None = None) -> "list[list[torch.Tensor]]":
-    """Read all items in one forward pass, as one row behind what is `kept`."""
+def read_row(lm: LanguageModel, items: Sequence[Encoded], kept: Kept | None = None) -> "Iterator[list[torch.Tensor]]":
+    """Read all items in one forward pass, as one row behind what is `kept`; yields the distributions of each."""
     import torch
 
     skipped = len(kept.ids) if kept else 0
@@ -139,15 +161,11 @@ def read_row(lm: LanguageModel, items: Sequence[Encoded], kept: Kept | None = No
     extra: dict[str, Any] = {"attention_mask": whole_mask}
     extra["position_ids"] = torch.tensor([positions], device=device)
     if kept:
-        # The cache grows by the row and is cut back after it.
-        extra |= {"past_key_values": kept.cache, "use_cache": True}
-        lm._kept = None  # a pass that fails halfway leaves the cache unusable
-    logs = _logits(lm, torch.tensor([ids], device=device), keep, extra).log_softmax(-1)
-    if kept:
-        kept.cache.crop(-len(ids))
-        lm._kept = kept
+        extra |= {"past_key_values": kept.copy(), "use_cache": True}
+    logits = _logits(lm, torch.tensor([ids], device=device), keep, extra)
     at = {place: index for index, place in enumerate(keep)}
-    return [[logs[[at[place] for place in of_option]] for of_option in places] for places in wanted]
+    for places in wanted:  # one after the other: in single precision, all together would be large
+        yield [logits[[at[place] for place in of_option]].float().log_softmax(-1) for of_option in places]
 
 
 def _kept(lm: LanguageModel, ids: list[int], readers: int) -> Kept | None:
@@ -183,11 +201,10 @@ def _in_batches(lm: LanguageModel, items: Sequence[Encoded]) -> "Iterator[list[t
 
 
 def _logits(lm: LanguageModel, ids: "torch.Tensor", keep: list[int], extra: dict[str, Any]) -> "torch.Tensor":
-    """Return float32 logits of the one row `ids` at the positions `keep`, shape (len(keep), vocabulary)."""
-    lm.tokens_read += ids.numel()
+    """Return logits of the one row `ids` at the positions `keep`, shape (len(keep), vocabulary)."""
     some = _keep_logits(lm.model, keep)
     logits = lm.model(input_ids=ids, **{"use_cache": False, **extra}, **some).logits[0]
-    return (logits if some else logits[keep]).float()  # type: ignore[no-any-return]
+    return logits if some else logits[keep]  # type: ignore[no-any-return]
 
 
 def _keep_logits(model: Any, keep: list[int]) -> dict[str, Any]:
@@ -231,7 +248,7 @@ def packing_works(lm: LanguageModel) -> bool:
         if works:
             lm.keeps = True
             try:
-                lm.keeps = agrees(_kept(lm, shared, 2)) and agrees(_kept(lm, shared, 2))  # the second time, after a crop
+                lm.keeps = agrees(_kept(lm, shared, 2)) and agrees(_kept(lm, shared, 2))  # what is kept must not have changed
             except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
                 lm.keeps = False
     lm._kept, lm.tokens_read = None, read_before

@@ -1,9 +1,9 @@
 """Time scoring against lm-evaluation-harness, on the same model, numbers, questions and prompts; and `mcqa ask`.
 
     python benchmarks/scoring.py [--part mmlu] [--part cloze] [--part passages] [--part ask] [--dtype bf16|fp32]
-                                 [--questions N] [--batch-size N ...] [--model FOLDER] [--data FOLDER]
+                                 [--questions N] [--subjects N] [--batch-size N ...] [--model FOLDER] [--data FOLDER]
 
-mmlu: 5-shot, by letter, N questions of each subject in FOLDER/mcqa/mmlu. cloze: 0-shot, option texts, N questions of
+mmlu: 5-shot, by letter, N questions of some subjects in FOLDER/mcqa/mmlu. cloze: 0-shot, option texts, N questions of
 FOLDER/mcqa/arc. passages: the same with three passages in the prompt, N questions of FOLDER/textbooks/introduction-sociology
 with what Course.search finds in its PDF. FOLDER is ../shared/data or $MCQA_DATA; a part whose data is missing is skipped.
 lm-evaluation-harness ("pip install lm-eval==0.4.13") runs as its `hf` model on a task file made from the prompts; its
@@ -49,7 +49,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=[*PARTS, "ask"], help="default: all")
     parser.add_argument("--dtype", action="append", choices=["bf16", "fp32"], help="default: both")
-    parser.add_argument("--questions", type=int, default=None, help="default: 25 of each subject, 200 otherwise")
+    parser.add_argument("--questions", type=int, default=200, help="of each part")
+    parser.add_argument("--subjects", type=int, default=4, help="those of MMLU that these are taken from")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 8], help="those of lm-evaluation-harness to try")
     parser.add_argument("--model", default=None, help="a model folder; default: the embedded model")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("MCQA_DATA") or ROOT.parent / "shared" / "data"))
@@ -81,7 +82,6 @@ def _prompts(part: str, arguments: argparse.Namespace, scratch: Path) -> list[di
     from assistant.model import load_model
     from assistant.prompt import render
 
-    limit = arguments.questions or 200
     source = arguments.data / "mcqa" / ("mmlu" if part == "mmlu" else "arc/arc_easy_validation.json")
     if part == "passages":
         source = arguments.data / "textbooks" / f"{BOOK}.jsonl"
@@ -89,11 +89,12 @@ def _prompts(part: str, arguments: argparse.Namespace, scratch: Path) -> list[di
         print(f"skipped: {part}: {source} is not here; name its folder with --data or MCQA_DATA\n")
         return []
     if part == "mmlu":
-        subjects = len(list((source / "test").glob("*_test.csv")))
-        items = read_items(source, shots=5, limit=(arguments.questions or 25) * subjects).items
+        names = sorted(file.stem.removesuffix("_test") for file in (source / "test").glob("*_test.csv"))
+        names = names[:: max(1, len(names) // arguments.subjects)][: arguments.subjects]
+        items = read_items(source, shots=5, subjects=names, limit=arguments.questions).items
         rendered = [render(item.mcq, (), "letter", item.examples) for item in items]
     else:
-        items = read_items(source, limit=limit).items
+        items = read_items(source, limit=arguments.questions).items
         passages: list[list[str]] = [[] for _ in items]
         if part == "passages":
             assistant = Assistant(load_model(arguments.model), _course(arguments, scratch), scoring="cloze", passages=3)
@@ -325,7 +326,7 @@ def _ask(arguments: argparse.Namespace, scratch: Path) -> None:
 
         return run
 
-    mcqs = [item.mcq for item in read_items(source, limit=(arguments.questions or 200) + WARM_UP).items]
+    mcqs = [item.mcq for item in read_items(source, limit=arguments.questions + WARM_UP).items]
     for mcq in mcqs[:WARM_UP]:
         assistant.answer(mcq)
     course.search = timed("search", course.search)

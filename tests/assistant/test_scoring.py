@@ -24,7 +24,7 @@ from assistant import attention
 from assistant.card import Card
 from assistant.mcq import MCQ
 from assistant.model import LanguageModel
-from assistant.packing import ROW_TOKENS, rows
+from assistant.packing import rows
 from assistant.prompt import Prompt, render
 from assistant.scoring import OptionScores, encode, score, token_logprobs
 
@@ -173,11 +173,13 @@ def test_what_prompts_share_is_read_once(architecture: str) -> None:
     assert lm.tokens_read - before == own
 
 
-def test_rows_hold_everything_once_and_keep_the_budget() -> None:
-    lengths = [5, 900, 3, 400, 300, 68, 700]
-    packed = rows(lengths, ROW_TOKENS)
+@pytest.mark.parametrize("lanes", [1, 2, 8])
+def test_rows_hold_everything_once_and_keep_the_budget(lanes: int) -> None:
+    lengths = [5, 900, 3, 400, 300, 68, 700, 250, 80]
+    packed = rows(lengths, 512, lanes)
     assert sorted(index for row in packed for index in row) == list(range(len(lengths)))
-    assert all(sum(lengths[index] for index in row) <= ROW_TOKENS or len(row) == 1 for row in packed)
+    assert all(sum(lengths[index] for index in row) - lengths[row[-1]] <= 512 for row in packed)
+    assert len(packed) == 8 if lanes == 8 else len(packed) % lanes == 0  # nine entries
 
 
 def test_a_model_that_ignores_the_mask_is_read_in_rows() -> None:
