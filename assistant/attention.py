@@ -18,8 +18,11 @@ _CHUNK = 128  # tokens; its scores fit a core's cache
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The tokens `first` to `end` of a row (end exclusive), whose question begins at `start`; `mask` is what they see of the
-    kept tokens and of their question up to `end`, shape (end - first, kept + end - start), added to the scores."""
+    """The tokens `first` to `end` of a row (end exclusive), whose question begins at `start`.
+
+    `mask` is what they see of the kept tokens and of their question up to `end`, shape (end - first, kept + end - start), added
+    to the scores; of the kept tokens they see all.
+    """
 
     start: int
     first: int
@@ -76,22 +79,24 @@ def _attend(
     groups = key.shape[1]  # several heads may share one head of keys
     kept = key.shape[2] - tokens
     scale = size**-0.5 if scaling is None else scaling
+    exact = query.dtype == torch.float32
+    scaled = query if exact else query * scale
     result = query.new_empty(tokens, heads, value.shape[3])
     for chunk in chunks:
         own = slice(kept + chunk.start, kept + chunk.end)
         keys, values = key[:, :, own], value[:, :, own]
         if kept:
             keys, values = torch.cat([key[:, :, :kept], keys], 2), torch.cat([value[:, :, :kept], values], 2)
-        queries = query[:, :, chunk.first : chunk.end]
-        if query.dtype == torch.float32:
+        queries = scaled[:, :, chunk.first : chunk.end]
+        if exact:
             part = torch.nn.functional.scaled_dot_product_attention(
                 queries, keys, values, attn_mask=chunk.mask, scale=scale, enable_gqa=groups != heads
             )[0]
         else:
             # PyTorch's fused attention computes in single precision on a processor; its matrix products do not.
-            scores = (queries * scale).reshape(groups, -1, size) @ keys[0].transpose(1, 2)
+            scores = queries.reshape(groups, -1, size) @ keys[0].transpose(1, 2)
             scores = scores.view(heads, -1, scores.shape[-1])
-            scores += chunk.mask
+            scores[..., kept:] += chunk.mask[:, kept:]
             part = (scores.softmax(-1).view(groups, -1, scores.shape[-1]) @ values[0]).view(heads, -1, value.shape[3])
         result[chunk.first : chunk.end] = part.transpose(0, 1)
     return result[None], None
