@@ -32,7 +32,7 @@ def outcome(number: int, key: str, probabilities: tuple[float, ...], **more: Any
 
 
 def result(name: str, outcomes: list[Outcome]) -> Result:
-    return Result(Variant(name), tuple(outcomes), "cloze", 0, "float32", "cpu", 1.0, peak_bytes=5 * 10**8)
+    return Result(Variant(name), tuple(outcomes), "cloze", 0, "float32", "cpu", 1.0, weight_bytes=2 * 10**8, peak_bytes=5 * 10**8)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_markdown_says_all_and_stays_in_its_tables(report: Report) -> None:
     assert "too long \\| for it" in text
     assert "- third: not there" in text
     assert "![Reliability, and accuracy over coverage](reliability.png)" in text
-    assert "| first, no course | 1.000 | 1.000 | 10 | 1.0 | 500 | not known |" in text
+    assert "| first, no course | 1.000 | 1.000 | 10 | 1.0 | 200 | 500 | not known |" in text
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert len(tables) == 6
     for lines in tables:
