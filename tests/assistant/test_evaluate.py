@@ -32,7 +32,9 @@ def outcome(number: int, key: str, probabilities: tuple[float, ...], **more: Any
 
 
 def result(name: str, outcomes: list[Outcome]) -> Result:
-    return Result(Variant(name), tuple(outcomes), "cloze", 0, "float32", "cpu", 1.0, weight_bytes=2 * 10**8, peak_bytes=5 * 10**8)
+    return Result(
+        Variant(name), tuple(outcomes), "cloze", 0, "float32", "cpu", 1.0, weight_bytes=2 * 10**8, peak_bytes=5 * 10**8
+    )
 
 
 @pytest.fixture
