@@ -16,6 +16,7 @@ from ingest.course import Course, Hit
 from ingest.errors import ModelError, UserError
 from ingest.search import RELEVANT
 
+TOGETHER = 16  # questions that are best read together: enough for long rows, and soon done
 _LITTLE_MASS = 0.1
 _SENTENCE = re.compile(r"(?<=[.!?…。！？])\s+|\n+")
 
@@ -181,7 +182,7 @@ class Assistant:
         for mcq in mcqs if self.scoring == "letter" else ():
             try:
                 hits = self._prepared(mcq, (), evidence=False).hits
-                prompts = [self._prompt(rotated(mcq, shift), hits, ()) for shift in range(len(mcq.options))]
+                prompts = [self.prompt(rotated(mcq, shift), hits, ()) for shift in range(len(mcq.options))]
                 logs = [_logs(found.probabilities()) for found in score(self.lm, prompts, "letter")]
             except ModelError:
                 continue
@@ -229,14 +230,15 @@ class Assistant:
     def _fitted(self, mcq: MCQ, hits: list[Hit], examples: Sequence[MCQ]) -> tuple[list[Hit], Prompt, int]:
         found = len(hits)
         while True:
-            prompt = self._prompt(mcq, hits, examples)
+            prompt = self.prompt(mcq, hits, examples)
             longest = encode(self.lm, prompt).longest
             if longest <= self.lm.window or not hits:
                 check_window(self.lm, longest)
                 return hits, prompt, found - len(hits)
             hits = hits[:-1]
 
-    def _prompt(self, mcq: MCQ, hits: Sequence[Hit], examples: Sequence[MCQ]) -> Prompt:
+    def prompt(self, mcq: MCQ, hits: Sequence[Hit], examples: Sequence[MCQ] = ()) -> Prompt:
+        """Return the prompt that shows these passages, most relevant first, and solved `examples`."""
         return render(mcq, [hit.passage.text for hit in hits], self.scoring, examples, self.lm.card.template)
 
     def _prepared(self, mcq: MCQ, examples: Sequence[MCQ], evidence: bool) -> _Prepared:
@@ -262,7 +264,7 @@ class Assistant:
         """Return for each question the model's own probabilities, its scores over its temperature, and its letter mass."""
         rotations = [shifts(len(mcq.options), self.permute if self.scoring == "letter" else 1) for mcq in mcqs]
         prompts = [
-            self._prompt(rotated(mcq, shift) if shift else mcq, of_question, examples)
+            self.prompt(rotated(mcq, shift) if shift else mcq, of_question, examples)
             for mcq, of_question, moved in zip(mcqs, hits, rotations, strict=True)
             for shift in moved
         ]

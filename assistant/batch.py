@@ -11,12 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from assistant.answer import Answer, Assistant
+from assistant.answer import TOGETHER, Answer, Assistant
 from assistant.formats import Row, read_mcqs
 from assistant.mcq import LETTERS, MCQ
 from ingest.errors import UserError
 
-_TOGETHER = 16  # questions read together; what a kill costs at most
 BLOCK = 64  # rows held in memory at a time, and that the system may still have to write when the machine loses power
 
 
@@ -97,7 +96,7 @@ def run_batch(
                 on_progress(report.rows, total)
                 # Which questions are read together moves the last digit of 16-bit numbers: those that were together when the
                 # run was stopped are so again, and what is there already is left out.
-                known = report.resumed % _TOGETHER
+                known = report.resumed % TOGETHER
                 rows = islice(read_mcqs(source, format), report.resumed - known, None)
                 while report.rows < total and (block := list(islice(rows, BLOCK))):
                     for record in islice(_answers(assistant, block), known, None):
@@ -122,9 +121,9 @@ def sample(source: Path, count: int, format: str | None = None) -> list[MCQ]:  #
 
 
 def _answers(assistant: Assistant, block: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """Yield the result of each row of `block`, in order; several questions are read together."""
-    for start in range(0, len(block), _TOGETHER):
-        rows = block[start : start + _TOGETHER]
+    """Yield the result of each row of `block`, in order; TOGETHER are read at a time, which is what a kill costs at most."""
+    for start in range(0, len(block), TOGETHER):
+        rows = block[start : start + TOGETHER]
         answers = iter(assistant.answer_many([row.mcq for row in rows if row.mcq is not None]))
         for row in rows:
             answer: Answer | UserError = UserError(row.error) if row.mcq is None else next(answers)

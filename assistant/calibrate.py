@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from assistant.answer import Answer, Assistant
+from assistant.answer import TOGETHER, Answer, Assistant
 from assistant.card import Card, Fusion
 from assistant.mcq import MCQ
 from assistant.stats import expected_calibration_error
@@ -13,7 +13,6 @@ from ingest.errors import UserError
 
 _FEWEST = 30  # questions; from fewer, a temperature is hardly more than a guess
 _FOLDS = 5
-_TOGETHER = 16
 _PRIOR_SAMPLE = 40  # questions whose options are seen in every place; the priors settle within some dozens
 _HOTTEST = 100.0  # where the model's scores tell nothing
 
@@ -49,10 +48,10 @@ def calibrate(
         assistant.learn_priors(keyed[:: max(1, len(keyed) // _PRIOR_SAMPLE)])
         card = card.model_copy(update={"letter_priors": assistant.priors})
     answers: list[Answer] = []
-    for start in range(0, len(keyed), _TOGETHER):
-        block = keyed[start : start + _TOGETHER]
+    for start in range(0, len(keyed), TOGETHER):
+        block = keyed[start : start + TOGETHER]
         answers += [answer for answer in assistant.answer_many(block, evidence=True) if isinstance(answer, Answer)]
-        on_progress(min(len(keyed), start + _TOGETHER), len(keyed))
+        on_progress(min(len(keyed), start + TOGETHER), len(keyed))
     # The parts are scores over the temperature they were asked with: back to plain scores.
     features = [
         np.column_stack([

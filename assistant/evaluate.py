@@ -19,9 +19,8 @@ from assistant.model import EMBEDDED, DtypeName, Quantization
 from ingest.errors import UserError
 
 if TYPE_CHECKING:
-    from assistant.answer import Answer, Assistant
+    from assistant.answer import Assistant
 
-_TOGETHER = 16  # items read together
 _PATIENCE = 10  # seconds for a process to end by itself
 
 Progress = Callable[[int, int], None]  # items done, items in all
@@ -136,6 +135,8 @@ def evaluate(
     An item that the variant cannot answer gets an outcome with `error`. The first item is answered once before the clock
     starts: what a model sets up at its first question is no question's time.
     """
+    from assistant.answer import TOGETHER
+
     started = time.perf_counter()
     assistant = assistant_factory(variant)
     seconds_to_load = time.perf_counter() - started
@@ -145,8 +146,8 @@ def evaluate(
     outcomes: list[Outcome] = []
     for _, group in groupby(items, key=lambda item: item.examples):
         same = list(group)  # what these show first is read once
-        for start in range(0, len(same), _TOGETHER):
-            outcomes += _outcomes(assistant, same[start : start + _TOGETHER])
+        for start in range(0, len(same), TOGETHER):
+            outcomes += _outcomes(assistant, same[start : start + TOGETHER])
             on_progress(len(outcomes), len(items))
     weights = assistant.lm.model
     return Result(
@@ -164,6 +165,8 @@ def evaluate(
 
 def _outcomes(assistant: "Assistant", items: Sequence[Item]) -> list[Outcome]:
     """Answer items that have the same examples together."""
+    from assistant.scoring import encode
+
     answers = assistant.answer_many([item.mcq for item in items], items[0].examples)
     outcomes = []
     for item, answer in zip(items, answers, strict=True):
@@ -171,17 +174,9 @@ def _outcomes(assistant: "Assistant", items: Sequence[Item]) -> list[Outcome]:
             outcomes.append(Outcome(item.id, item.subject, item.key, None, error=str(answer)))
         else:
             known = (item.id, item.subject, item.key, answer.letter, answer.probabilities, answer.seconds)
-            outcomes.append(Outcome(*known, _tokens(assistant, answer, item)))
+            prompt = assistant.prompt(item.mcq, answer.sources, item.examples)
+            outcomes.append(Outcome(*known, encode(assistant.lm, prompt).packed))
     return outcomes
-
-
-def _tokens(assistant: "Assistant", answer: "Answer", item: Item) -> int:
-    from assistant.prompt import render
-    from assistant.scoring import encode
-
-    texts = [hit.passage.text for hit in answer.sources]
-    encoded = encode(assistant.lm, render(item.mcq, texts, assistant.scoring, item.examples, assistant.lm.card.template))
-    return len(encoded.prefix) + sum(map(len, encoded.continuations))
 
 
 def _gpu_bytes() -> int | None:

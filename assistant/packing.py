@@ -82,20 +82,15 @@ def read(
     sliding = getattr(lm.model.config, "sliding_window", None)
     if not lm._packs or (sliding and max(item.longest for item in items) > sliding):
         return [take(index, logs) for index, logs in enumerate(_in_batches(lm, items))]
-    if torch.is_grad_enabled():
-        packed = rows([item.packed for item in items], ROW_TOKENS)
-        lm.tokens_read += sum(item.packed for item in items)
-        found = [list(zip(row, read_row(lm, [items[index] for index in row]), strict=True)) for row in packed]
-        results = {index: take(index, logs) for row in found for index, logs in row}
-        return [results[index] for index in range(len(items))]
-    kept = _kept(lm, items[0].prefix[:shared], len(items)) if shared >= _WORTH_KEEPING else None
+    learning = torch.is_grad_enabled()
+    kept = _kept(lm, items[0].prefix[:shared], len(items)) if shared >= _WORTH_KEEPING and not learning else None
     lengths = [item.packed - (len(kept.ids) if kept else 0) for item in items]
-    lanes = torch.get_num_threads() if lm.device.type == "cpu" else 1
+    lanes = torch.get_num_threads() if lm.device.type == "cpu" and not learning else 1
     packed = rows(lengths, ROW_TOKENS, lanes)
     lm.tokens_read += sum(lengths)
 
     def read_one(row: list[int]) -> "list[tuple[int, _T]]":
-        with torch.inference_mode():  # a thread begins without it
+        with torch.inference_mode(not learning):  # a thread begins without it
             logs_of_items = read_row(lm, [items[index] for index in row], kept)
             return [(index, take(index, logs)) for index, logs in zip(row, logs_of_items, strict=True)]
 
@@ -147,19 +142,17 @@ def read_row(lm: LanguageModel, items: Sequence[Encoded], kept: Kept | None = No
         question += [number] * (len(ids) - start)
         spans.append((start, len(ids)))
         wanted.append(places)
-    device, dtype = lm.device, lm.model.get_input_embeddings().weight.dtype
+    device, dtype = lm.device, lm.dtype
     owner, part = np.asarray(question), np.asarray(option)
     visible = (owner[:, None] == owner) & ((part == 0) | (part[:, None] == part))
     visible = np.concatenate([np.ones((len(ids), skipped), dtype=bool), np.tril(visible)], axis=1)
     # Added to the attention scores; every implementation reads this form, not all read a boolean one.
-    mask = torch.zeros(visible.shape, dtype=dtype)
-    mask.masked_fill_(torch.from_numpy(~visible), torch.finfo(dtype).min)
-    whole_mask = mask[None, None].to(device)
+    mask = torch.zeros((1, 1, *visible.shape), dtype=dtype)
+    mask = mask.masked_fill_(torch.from_numpy(~visible), torch.finfo(dtype).min).to(device)
     if not torch.is_grad_enabled():
-        attention.mark(whole_mask, spans, skipped)
+        attention.mark(mask, spans, skipped)
     keep = sorted({place for places in wanted for of_option in places for place in of_option})
-    extra: dict[str, Any] = {"attention_mask": whole_mask}
-    extra["position_ids"] = torch.tensor([positions], device=device)
+    extra: dict[str, Any] = {"attention_mask": mask, "position_ids": torch.tensor([positions], device=device)}
     if kept:
         extra |= {"past_key_values": kept.copy(), "use_cache": True}
     logits = _logits(lm, torch.tensor([ids], device=device), keep, extra)
@@ -234,9 +227,9 @@ def packing_works(lm: LanguageModel) -> bool:
     with torch.inference_mode():
         expected = [log for item in _in_batches(lm, sample) for log in item]
 
-        def agrees(kept: Kept | None) -> bool:
+        def agrees(*, keep: bool) -> bool:
             try:
-                actual = [log for item in read_row(lm, sample, kept) for log in item]
+                actual = [log for item in read_row(lm, sample, _kept(lm, shared, 2) if keep else None) for log in item]
             except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
                 return False
             if lm.dtype == torch.float32 and lm.quantization == "none":
@@ -244,12 +237,8 @@ def packing_works(lm: LanguageModel) -> bool:
             # Rounding moves single numbers far in 16 bits, but not all of them; a mask that is ignored does.
             return all(float((a - b).abs().mean()) <= _ROUNDED * float(b.std()) for a, b in zip(actual, expected, strict=True))
 
-        works = agrees(None)
+        lm.keeps = works = agrees(keep=False)
         if works:
-            lm.keeps = True
-            try:
-                lm.keeps = agrees(_kept(lm, shared, 2)) and agrees(_kept(lm, shared, 2))  # what is kept must not have changed
-            except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, NotImplementedError):
-                lm.keeps = False
+            lm.keeps = agrees(keep=True) and agrees(keep=True)  # the second time, what is kept must be as it was
     lm._kept, lm.tokens_read = None, read_before
     return works

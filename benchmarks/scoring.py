@@ -38,7 +38,6 @@ sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = {"mmlu": "MMLU, 5-shot, letter", "cloze": "ARC-Easy, 0-shot, cloze", "passages": "sociology, 3 passages, cloze"}
 BOOK = "introduction-sociology"
-TOGETHER = 16  # questions, as `mcqa batch` and `mcqa evaluate` read them
 WARM_UP = 8  # prompts
 COUNTED = 64  # prompts whose operations are counted, and timed once more
 TRIED = 24  # prompts that find the other side's batch size
@@ -207,6 +206,8 @@ def _ours(job: dict[str, Any], _: int) -> dict[str, Any]:
 
 def _blocks(prompts: "Sequence[Prompt]") -> "list[list[Prompt]]":
     """Return the prompts as an evaluation takes them: so many together, of one subject."""
+    from assistant.answer import TOGETHER
+
     subjects = [list(group) for _, group in groupby(prompts, key=lambda prompt: prompt.shared)]
     return [subject[start : start + TOGETHER] for subject in subjects for start in range(0, len(subject), TOGETHER)]
 
