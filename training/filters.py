@@ -1,16 +1,13 @@
 """What is left out of preference data, and how much of it."""
 
-import hashlib
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from training.near import near_duplicates
-from training.pairs import Pair
+from training.pairs import Pair, fingerprint, prompt_key
 
 _EXAMPLES = 3
 
@@ -40,35 +37,6 @@ class Removed:
     filter: str
     count: int
     examples: tuple[str, ...]
-
-
-def normalize(text: str) -> str:
-    """Return `text` in its compatibility form (NFKC), case folded, white space and punctuation as single spaces.
-
-    A text of punctuation alone keeps it.
-    """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(folded.translate(_spaces()).split()) or " ".join(folded.split())
-
-
-@cache
-def _spaces() -> dict[int, str]:
-    import sys
-
-    return {code: " " for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)).startswith("P")}
-
-
-def prompt_key(pair: Pair) -> str:
-    """Return what two pairs of one prompt have in common: its turns, normalized. A system text makes no other prompt."""
-    return "\n".join(f"{turn.role} {normalize(turn.content)}" for turn in pair.prompt if turn.role != "system")
-
-
-def fingerprint(pair: Pair, seed: int = 0) -> str:
-    """Return a hash of what the pair says, not of where it stood: sorted by it, pairs stand in a random order of their own."""
-    digest = hashlib.sha256(str(seed).encode())
-    for text in (*(text for message in pair.prompt for text in message), pair.chosen, pair.rejected):
-        digest.update(f"{len(text)} {text}".encode())
-    return digest.hexdigest()
 
 
 def filter_rows(pairs: Sequence[Pair], filters: Filters) -> tuple[list[Pair], list[Removed]]:
@@ -123,9 +91,7 @@ def added(removed: Iterable[Removed]) -> list[Removed]:
     return list(together.values())
 
 
-def _apply(
-    pairs: Sequence[Pair], tests: Sequence[tuple[str, Callable[[Pair], bool]]]
-) -> tuple[list[Pair], list[Removed]]:
+def _apply(pairs: Sequence[Pair], tests: Sequence[tuple[str, Callable[[Pair], bool]]]) -> tuple[list[Pair], list[Removed]]:
     """Return the pairs that no test holds for; each of the others counts for the first test that does."""
     kept: list[Pair] = []
     gone: dict[str, list[Pair]] = {name: [] for name, _ in tests}

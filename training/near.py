@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from training.pairs import Pair
+from training.pairs import Pair, normalize
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,8 +80,6 @@ def _grams(pairs: Sequence[Pair]) -> tuple[list["Grams"], list["Grams"]]:
 
 def _hashes(text: str, words: dict[str, int], part: int) -> list[int]:
     """Return a 64-bit hash of each of the text's grams; a text of fewer words is one gram. `part` keeps equal texts apart."""
-    from training.filters import normalize
-
     numbers = [words.setdefault(word, len(words)) for word in normalize(text).split()]
     # Hashes of numbers, unlike those of texts, are the same in every process.
     grams = set(zip(*(numbers[start:] for start in range(_WORDS)), strict=False)) or {tuple(numbers)}

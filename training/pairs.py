@@ -1,8 +1,12 @@
 """A preference pair: a prompt, the answer chosen and the one rejected."""
 
+import hashlib
+import sys
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from typing import NamedTuple
 
 
@@ -69,3 +73,30 @@ def fold_system(prompt: Sequence[Message]) -> tuple[Message, ...]:
             turns[index] = Message("user", f"{system}\n\n{message.content}")
             return tuple(turns)
     return (Message("user", system), *turns)
+
+
+def normalize(text: str) -> str:
+    """Return `text` in its compatibility form (NFKC), case folded, white space and punctuation as single spaces.
+
+    A text of punctuation alone keeps it.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(folded.translate(_spaces()).split()) or " ".join(folded.split())
+
+
+@cache
+def _spaces() -> dict[int, str]:
+    return {code: " " for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)).startswith("P")}
+
+
+def prompt_key(pair: Pair) -> str:
+    """Return what two pairs of one prompt have in common: its turns, normalized. A system text makes no other prompt."""
+    return "\n".join(f"{turn.role} {normalize(turn.content)}" for turn in pair.prompt if turn.role != "system")
+
+
+def fingerprint(pair: Pair, seed: int = 0) -> str:
+    """Return a hash of what the pair says, not of where it stood: sorted by it, pairs stand in a random order of their own."""
+    digest = hashlib.sha256(str(seed).encode())
+    for text in (*(text for message in pair.prompt for text in message), pair.chosen, pair.rejected):
+        digest.update(f"{len(text)} {text}".encode())
+    return digest.hexdigest()
