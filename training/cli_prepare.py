@@ -153,12 +153,12 @@ def _finish(
     from training.datacard import write
     from training.prepare import prepare as run
 
+    card = write(run(sources, preparation), output, license_text=license_text, **more)
     bad = [f"{source.name} row {row.line}: {row.error}" for source in sources for row in source.bad]
     for line in bad[:_SHOWN]:
         complain(line)
     if len(bad) > _SHOWN:
         complain(f"... and {len(bad) - _SHOWN} more bad rows")
-    card = write(run(sources, preparation), output, license_text=license_text, **more)
     if as_json:
         print(json.dumps({"output": str(output), **card}, ensure_ascii=False))
     else:
@@ -179,10 +179,11 @@ def _finish(
 def _show(card: dict[str, Any], output: Path) -> None:
     for one in card["removed"]:
         if one["count"]:
-            print(f"Left out as {one['filter']}: {one['count']} ({'; '.join(one['examples'])}{', ...' * (one['count'] > 3)})")
+            more = "; ..." if one["count"] > len(one["examples"]) else ""
+            print(f"Left out as {one['filter']}: {one['count']} ({'; '.join(one['examples'])}{more})")
     parts = ", ".join(f"{part['pairs']} {name} ({part['prompts']} prompts)" for name, part in card["parts"].items())
     words = card["words"]
     print(f"Pairs: {parts}")
-    print(f"Words, median: chosen {words['chosen']['median']:g}, rejected {words['rejected']['median']:g}; chosen is longer in "
-          f"{words['chosen_longer']:.0%} of pairs")  # fmt: skip
+    medians = f"chosen {words['chosen']['median']:g}, rejected {words['rejected']['median']:g}"
+    print(f"Words, median: {medians}; chosen is longer in {words['chosen_longer']:.0%} of pairs")
     print(f"Written to {output}, with a card")

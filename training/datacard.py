@@ -132,23 +132,22 @@ def _markdown(card: Mapping[str, Any]) -> str:
         for name in ("chosen", "rejected")
     ]
     sources = [
-        [
-            one["name"], ", ".join(one["layouts"]), one["rows"], one["bad_rows"], one["used"], one["bytes"], f"`{one['sha256']}`"
-        ]
+        [*(one[key] for key in ("name", "rows", "bad_rows", "used", "bytes")), ", ".join(one["layouts"]), f"`{one['sha256']}`"]
         for one in card["sources"]
-    ]  # fmt: skip
+    ]
     parts = [
         [name, one["pairs"], one["prompts"], one["prompts_also_in_train"], f"`{one['sha256']}`"]
         for name, one in card["parts"].items()
     ]
     removed = [[one["filter"], one["count"], "; ".join(one["examples"])] for one in card["removed"]]
-    settings = {name: value for name, value in card["filters"].items() if value}
+    filters = ", ".join(f"{name} {value}" for name, value in card["filters"].items() if value) or "the default ones"
+    percentages = "/".join(f"{share:g}" for share in card["split"])
     sections = [
         "# Data card",
-        f"License: {_cell(card['license'])}. Seed {card['seed']}. Split {'/'.join(f'{share:g}' for share in card['split'])} "
-        f"by {card['split_by']}. Filters: {', '.join(f'{name} {value}' for name, value in settings.items()) or 'the default ones'}.",
+        f"License: {_cell(card['license'])}.",
+        f"Seed {card['seed']}. Split {percentages} by {card['split_by']}. Filters: {filters}.",
         "## Sources",
-        _table(["file", "layout", "rows", "bad rows", "used", "bytes", "SHA-256"], sources),
+        _table(["file", "rows", "bad rows", "used", "bytes", "layout", "SHA-256"], sources),
         "## Left out",
         _table(["filter", "pairs", "for example"], removed),
         "## Parts",

@@ -32,7 +32,7 @@ def read_pairs(questions: Path, scoring: ScoringKind, answers: Path | None = Non
             wrong = [letter for letter in row.mcq.letters if letter != row.mcq.answer]
             if given is not None:
                 probabilities = _probabilities(given.get(row.line), row.mcq, row.line)
-                wrong = [max(wrong, key=lambda letter: probabilities[letter])]  # noqa: B023 -- called at once
+                wrong = [max(wrong, key=lambda letter: probabilities[letter])]
         except RowError as error:
             yield PairRow(row.line, None, str(error), Layout.mcq)
             continue
@@ -56,7 +56,7 @@ def _read_answers(path: Path) -> dict[int, Mapping[str, Any]]:
 
 
 def _probabilities(answer: Mapping[str, Any] | None, mcq: MCQ, line: int) -> Mapping[str, float]:
-    """Return the probabilities of the options in an answer of `mcqa batch`; raises RowError where it is not to this question."""
+    """Return the options' probabilities in an answer of `mcqa batch`; raises RowError where it answers another question."""
     if answer is None:
         raise RowError(f"the file of answers has none for line {line}")
     if "error" in answer:

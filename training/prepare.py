@@ -137,12 +137,17 @@ def prepare(sources: Sequence[Source], preparation: Preparation) -> Prepared:
     removed += gone
     totals = added(removed)
     if not kept:
-        bad = sum(len(source.bad) for source in sources)
-        reasons = [f"{bad} bad rows"] * bool(bad) + [f"{one.count} removed as {one.filter}" for one in totals if one.count]
-        raise UserError(f"no pair is left of {', '.join(source.name for source in sources)}: {', '.join(reasons) or 'no rows'}")
+        raise UserError(f"no pair is left of {', '.join(source.name for source in sources)}: {_why_none(sources, totals)}")
     parts = split(kept, preparation.split, preparation.seed, preparation.split_by)
     names = ("train", "test") if len(parts) == 2 else ("train", "valid", "test")
     return Prepared(dict(zip(names, parts, strict=True)), tuple(sources), tuple(totals), preparation)
+
+
+def _why_none(sources: Sequence[Source], removed: Sequence[Removed]) -> str:
+    bad = [f"{source.name} row {row.line}: {row.error}" for source in sources for row in source.bad]
+    reasons = [f"{len(bad)} cannot be used (the first, {bad[0]})"] if bad else []
+    reasons += [f"{one.count} left out as {one.filter}" for one in removed if one.count]
+    return "; ".join(reasons) or "no rows"
 
 
 def in_random_order(pairs: Sequence[Pair], seed: int) -> list[Pair]:
@@ -171,7 +176,8 @@ def split(
             at
         )
     if len(groups) < len(shares):
-        raise UserError(f"{len(groups)} {by}{'' if len(groups) == 1 else 's'} cannot be split into {len(shares)} parts")
+        found = f"{len(groups)} {by}{'' if len(groups) == 1 else 's'}"
+        raise UserError(f"{found} cannot be split into {len(shares)} parts; give more data or a split of fewer parts")
     order = sorted(groups, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
     bounds = list(accumulate(shares))[:-1]
     part_of = [0] * len(pairs)
