@@ -36,6 +36,7 @@ def write(prepared: Prepared, output: Path, *, license_text: str | None = None, 
     something they are not. `more` is added to the card. The folder appears whole or not at all; one that is there is
     replaced. Raises UserError where it cannot be written.
     """
+    output = output.resolve()  # "." has no name to give the folder that takes its place
     files = {f"{name}.jsonl": "".join(map(_line, pairs)).encode() for name, pairs in prepared.parts.items()}
     card = make_card(prepared, files, license_text) | more
     try:
