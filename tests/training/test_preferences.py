@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ingest.errors import UserError
 from training.pairs import Layout, Message, Pair, PairRow, fold_system, normalize, prompt_key
@@ -205,6 +207,7 @@ BEGUN = [said("user", "Hi"), said("assistant", "x")]
         ),
         ({"chosen": "x", "rejected": "y"}, "no 'prompt', and 'chosen' and 'rejected' are no dialogues"),
         ({"chosen": DIALOGUE, "rejected": DIALOGUE + "\n\nHuman: Bye\n\nAssistant: Bye"}, "part before their last answer"),
+        ({"chosen": DIALOGUE + "\n\nHuman: Bye\n\nAssistant: Bye", "rejected": DIALOGUE}, "part before their last answer"),
         ({"chosen": "x" + DIALOGUE, "rejected": "x" + DIALOGUE}, "does not begin with a turn"),
         ({"question": ["Hi"], "chosen": "x", "rejected": "y"}, "'question' must be a text, not list"),
         ({"prompt": "Hi", "completions": "x"}, "'completions' must be a list"),
@@ -243,6 +246,23 @@ def test_a_bad_row_says_why_and_costs_itself_only(tmp_path: Path, row: Any, reas
     assert bad.pair is None
     assert reason in bad.error
     assert (after.line, after.error) == (2, "")
+
+
+TOP_KEYS = ("prompt", "chosen", "rejected", "question", "system", "instruction", "completions", "conversations", "preference")
+KEYS = st.sampled_from(
+    (*TOP_KEYS, "response", "score", "from", "value", "role", "content", "question_complete", "A", "B", "overall", "criteria")
+)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.sampled_from(["A", "user", "gpt"])
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=12
+)
+
+
+@given(st.lists(st.dictionaries(KEYS, VALUES, max_size=6) | VALUES, max_size=4))
+def test_whatever_a_row_holds_it_is_a_pair_or_says_why(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
+    found = read(tmp_path_factory.mktemp("rows"), *rows)
+    assert {row.line for row in found} == set(range(1, len(rows) + 1))
+    assert all((row.pair is None) == bool(row.error) for row in found)
 
 
 def test_an_entry_gives_a_row_for_each_preference(tmp_path: Path) -> None:
