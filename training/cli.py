@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from assistant.cli import run as run_application
+from training.cli_prepare import prepare
 
 app = typer.Typer(
     name="mcqa-train",
@@ -17,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(prepare, name="prepare")
 
 
 def main() -> None:

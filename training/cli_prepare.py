@@ -1,0 +1,189 @@
+"""`mcqa-train prepare`: data for training, checked before any model is loaded."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from assistant.cli_options import JsonOption, Scoring, complain
+
+if TYPE_CHECKING:
+    from training.prepare import Preparation, Source
+
+prepare = typer.Typer(
+    name="prepare",
+    help="Make training data: read, filter and split it, with a card that says what it is.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_SHOWN = 5  # bad rows that are named on the terminal
+_BAD_ROWS = 3  # exit status
+
+
+class SplitBy(StrEnum):
+    """What a split keeps together."""
+
+    prompt = "prompt"
+    row = "row"
+
+
+OutputOption = Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="The folder to write to.")]
+SplitOption = Annotated[
+    str, typer.Option(metavar="PERCENTAGES", help="Shares of train/test or train/valid/test, as in 75/12.5/12.5.")
+]
+SplitByOption = Annotated[
+    SplitBy, typer.Option(help="Keep a prompt's rows on one side, or split row by row, as some published systems did.")
+]
+SeedOption = Annotated[int, typer.Option(help="Another seed draws and splits otherwise.")]
+PerPromptOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="Keep at most N pairs of a prompt.")]
+MaxWordsOption = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Leave out pairs whose prompt and longer completion have more words.")
+]
+MaxCharactersOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="As --max-words, in characters.")]
+NearDuplicatesOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1, max=1, metavar="SIMILARITY", help="Leave out pairs that share so much of their 5-word sequences, as in 0.8."
+    ),
+]
+LicenseOption = Annotated[str | None, typer.Option("--license", metavar="TEXT", help="The data's license, for the card.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace what was prepared into this folder before.")]
+
+
+@prepare.command()
+def preferences(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...", help="Files of preferences (.jsonl, .json, .gz); FILE=0.6 or FILE=5000 draws a part of one."
+        ),
+    ],
+    output: OutputOption,
+    split: SplitOption = "80/20",
+    split_by: SplitByOption = SplitBy.prompt,
+    seed: SeedOption = 0,
+    supported: Annotated[
+        bool, typer.Option("--supported", help="Keep course labels only whose winner wins a criterion too.")
+    ] = False,
+    per_prompt: PerPromptOption = None,
+    max_words: MaxWordsOption = None,
+    max_characters: MaxCharactersOption = None,
+    near_duplicates: NearDuplicatesOption = None,
+    license_text: LicenseOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make pairs for preference tuning from data in any published layout.
+
+    Bad rows are named, the others are used, and the exit status is 3.
+    """
+    from training.datacard import check_output
+    from training.filters import Filters
+    from training.preferences import read_preferences
+    from training.prepare import Preparation, load, parse_share, parse_split
+
+    filters = Filters(
+        supported=supported,
+        per_prompt=per_prompt,
+        max_words=max_words,
+        max_characters=max_characters,
+        near_duplicates=near_duplicates,
+    )
+    preparation = Preparation(split=parse_split(split), split_by=split_by.value, seed=seed, filters=filters)
+    shares = [parse_share(text) for text in sources]
+    check_output(output, [share.path for share in shares], force)
+    loaded = [load(share, read_preferences(share.path, seed)) for share in shares]
+    _finish(loaded, preparation, output, license_text, as_json, {"kind": "preferences"})
+
+
+@prepare.command()
+def pairs(
+    questions: Annotated[Path, typer.Argument(help="Keyed questions: .jsonl, .json or .csv.")],
+    output: OutputOption,
+    scoring: Annotated[Scoring, typer.Option(help="Prefer the right option's letter, or its text.")] = Scoring.letter,
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What `mcqa batch` wrote for the questions (.jsonl): use only its likeliest wrong option."
+        ),
+    ] = None,
+    split: SplitOption = "80/20",
+    split_by: SplitByOption = SplitBy.prompt,
+    seed: SeedOption = 0,
+    per_prompt: PerPromptOption = None,
+    max_words: MaxWordsOption = None,
+    max_characters: MaxCharactersOption = None,
+    near_duplicates: NearDuplicatesOption = None,
+    license_text: LicenseOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make pairs for preference tuning from keyed questions: the right option against each wrong one.
+
+    Questions without a key are named, the others are used, and the exit status is 3.
+    """
+    from training.datacard import check_output
+    from training.filters import Filters
+    from training.mcq_pairs import read_pairs
+    from training.prepare import Preparation, Share, load, parse_split
+
+    filters = Filters(
+        per_prompt=per_prompt, max_words=max_words, max_characters=max_characters, near_duplicates=near_duplicates
+    )
+    preparation = Preparation(split=parse_split(split), split_by=split_by.value, seed=seed, filters=filters)
+    check_output(output, [questions] if answers is None else [questions, answers], force)
+    loaded = load(Share(questions), read_pairs(questions, scoring.value, answers))
+    more = {"kind": "pairs", "scoring": scoring.value, "answers": None if answers is None else answers.name}
+    _finish([loaded], preparation, output, license_text, as_json, more)
+
+
+def _finish(
+    sources: "list[Source]",
+    preparation: "Preparation",
+    output: Path,
+    license_text: str | None,
+    as_json: bool,
+    more: dict[str, Any],
+) -> None:
+    """Prepare and write what was read, and say what became of it."""
+    from training.datacard import write
+    from training.prepare import prepare as run
+
+    card = write(run(sources, preparation), output, license_text=license_text, **more)
+    bad = [f"{source.name} row {row.line}: {row.error}" for source in sources for row in source.bad]
+    for line in bad[:_SHOWN]:
+        complain(line)
+    if len(bad) > _SHOWN:
+        complain(f"... and {len(bad) - _SHOWN} more bad rows")
+    if as_json:
+        print(json.dumps({"output": str(output), **card}, ensure_ascii=False))
+    else:
+        _show(card, output)
+    for source in sources:
+        if isinstance(source.share, int) and source.used < source.share:
+            complain(f"note: {source.name} has {source.used} usable pairs, fewer than the {source.share} asked for")
+    for name, part in card["parts"].items():
+        if part["prompts_also_in_train"]:
+            complain(
+                f"warning: {part['prompts_also_in_train']} of the {part['prompts']} prompts of {name} also stand in train, "
+                "so results on it are too good; --split-by prompt keeps them apart"
+            )
+    if bad:
+        raise typer.Exit(_BAD_ROWS)
+
+
+def _show(card: dict[str, Any], output: Path) -> None:
+    for one in card["removed"]:
+        if one["count"]:
+            more = "; ..." if one["count"] > len(one["examples"]) else ""
+            print(f"Left out as {one['filter']}: {one['count']} ({'; '.join(one['examples'])}{more})")
+    parts = ", ".join(f"{part['pairs']} {name} ({part['prompts']} prompts)" for name, part in card["parts"].items())
+    words = card["words"]
+    print(f"Pairs: {parts}")
+    medians = f"chosen {words['chosen']['median']:g}, rejected {words['rejected']['median']:g}"
+    print(f"Words, median: {medians}; chosen is longer in {words['chosen_longer']:.0%} of pairs")
+    print(f"Written to {output}, with a card")
