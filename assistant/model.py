@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from assistant.card import CARD_FILE, Card, read_card
+from assistant.merge import keep_layout, merge
 from ingest.errors import ModelError
 from ingest.hardware import pick_device, pick_dtype, silence_transformers
 from ingest.home import home, replaced_folder
@@ -134,8 +135,9 @@ def load_model(
 
     `name` is None or the embedded model's name, a folder with safetensors weights, a folder with a PEFT adapter (its base is
     found by the adapter's record and checked against it), a GGUF file, or a model of the Hub. `quantize` is "int8" (LLM.int8)
-    or "nf4" by bitsandbytes, or "int8-dynamic" by torchao (CPU only: weights in 8 bits, activations as they come). `dtype`
-    "auto" is the fastest that the device computes natively. Raises ModelError that says what is missing and how to get it.
+    or "nf4" by bitsandbytes, or "int8-dynamic" by torchao (CPU only: weights in 8 bits, activations as they come); a folder
+    that holds quantized weights is loaded as it is. `dtype` "auto" is the fastest that the device computes natively. Raises
+    ModelError that says what is missing and how to get it.
     """
     started = time.perf_counter()
     shown, folder, card = _located(name, on_status)
@@ -205,12 +207,18 @@ def _load(name: str, folder: Path, card: Card, quantize: Quantization, dtype: Dt
 
     silence_transformers()
     device = pick_device()
+    stored = stored_quantization(folder)
+    if stored != "none" and quantize != "none":
+        raise ModelError(f"the weights of {name} are quantized already ({stored}); leave out --quantize {quantize}")
     if quantize == "int8-dynamic" and device != "cpu":
         raise ModelError("int8-dynamic computes on a CPU only; use --quantize int8 on a GPU")
     number = _dtype(dtype, device, quantize)
     extra: dict[str, Any] = {}
     if quantize in ("int8", "nf4"):
         extra = {"quantization_config": _bitsandbytes(quantize, number), "device_map": {"": device}}
+    elif stored != "none":
+        _bitsandbytes(stored, number)  # says so where it is not installed
+        extra = {"device_map": {"": device}}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with warnings.catch_warnings():
@@ -224,8 +232,23 @@ def _load(name: str, folder: Path, card: Card, quantize: Quantization, dtype: Dt
         raise ModelError(f"the model in {folder} cannot be loaded; {remedy} ({reason})") from error
     if not extra:
         model = model.to(device)
-    model = _quantized(model.eval(), quantize, name)
-    return LanguageModel(name, model, tokenizer, card, quantize)
+    model = _quantized(model.eval(), quantize if stored == "none" else stored, name)
+    if stored == "nf4":
+        for layer in model.modules():
+            if hasattr(layer, "compute_dtype"):
+                layer.compute_dtype = number  # not that of the machine which saved it
+    return LanguageModel(name, model, tokenizer, card, quantize if stored == "none" else stored)
+
+
+def stored_quantization(folder: Path) -> Quantization:
+    """Return how bitsandbytes has quantized the weights that a model's folder holds, "none" where it has not."""
+    try:
+        record = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
+        if record.get("quant_method") != "bitsandbytes":
+            return "none"
+        return "int8" if record.get("load_in_8bit") else "nf4"
+    except (OSError, ValueError, AttributeError):
+        return "none"  # what is wrong with the folder is said by who loads it
 
 
 def _dtype(name: DtypeName, device: str, quantize: Quantization) -> "torch.dtype":
@@ -288,11 +311,7 @@ def _quantized(model: Any, quantize: Quantization, name: str) -> Any:
         layers = [layer for layer in layers if hasattr(layer, "weight") and hasattr(layer.weight, "qdata")]
     if not layers:
         raise ModelError(f"--quantize {quantize} found nothing to quantize in {name}; use --quantize none")
-    for layer in layers:
-        if hasattr(layer, "support_avx512bf16_for_cpu"):
-            # bitsandbytes 0.50 repacks the weights in place at the first forward pass on such a CPU; what reads them as
-            # weights afterwards (gradients, merging, saving) gets wrong numbers.
-            layer.support_avx512bf16_for_cpu = False
+    keep_layout(model)
     return model
 
 
@@ -341,12 +360,14 @@ def _convert(gguf: Path, folder: Path) -> Path:
 def _merged(adapter: Path, on_status: Callable[[str], None]) -> Path:
     """Return a folder with the weights of an adapter's base, the adapter merged into them; made once for both contents.
 
+    Where the card says that the base was quantized in training, the adapter is merged into what its 4 or 8 bits stand for.
     Raises ModelError where the base cannot be found, or is another one than the adapter was trained on.
     """
     try:
         record = json.loads((adapter / _ADAPTER).read_text(encoding="utf-8"))
         weights = adapter / "adapter_model.safetensors"
-        named = read_card(adapter / CARD_FILE).base or record.get("base_model_name_or_path") or ""
+        card = read_card(adapter / CARD_FILE)
+        named = card.base or record.get("base_model_name_or_path") or ""
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{adapter / _ADAPTER} cannot be read; is this an adapter that PEFT saved? ({error})") from error
     if not weights.is_file():
@@ -358,13 +379,14 @@ def _merged(adapter: Path, on_status: Callable[[str], None]) -> Path:
     except ModelError as error:
         raise ModelError(f"the base of the adapter {adapter} is not here: {error}") from error
     digest = fingerprint(base)
-    expected = read_card(adapter / CARD_FILE).base_sha256
+    expected = card.base_sha256
     if expected and digest != expected:
         raise ModelError(
             f"the adapter {adapter} was trained on another '{named}' (weights {expected[:12]}, here {digest[:12]}); "
             "use the base that it was trained on"
         )
-    folder = home() / "models" / f"{adapter.resolve().name}-{_sha256([adapter / _ADAPTER, weights], digest)[:12]}"
+    trained_on = "" if card.base_quantization == "none" else card.base_quantization
+    folder = home() / "models" / f"{adapter.resolve().name}-{_sha256([adapter / _ADAPTER, weights], digest + trained_on)[:12]}"
     if folder.is_dir():
         return folder
     on_status(f"merging {adapter.name} into {named}, once")
@@ -378,12 +400,14 @@ def _merged(adapter: Path, on_status: Callable[[str], None]) -> Path:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", use_safetensors=True, local_files_only=True)
-            dtype = model.dtype
-            # The sum is formed in single precision and rounded once.
-            merged: Any = PeftModel.from_pretrained(model.float(), str(adapter), local_files_only=True).merge_and_unload()
+            if trained_on:
+                model, dtype = _load(named, base, card, card.base_quantization, "auto").model, None
+            else:
+                model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", use_safetensors=True, local_files_only=True)
+                dtype = model.dtype
+            merged = merge(PeftModel.from_pretrained(model, str(adapter), local_files_only=True), dtype)
         with replaced_folder(folder) as target:
-            merged.to(dtype).save_pretrained(target)
+            merged.save_pretrained(target)
             AutoTokenizer.from_pretrained(base, local_files_only=True).save_pretrained(target)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
