@@ -114,10 +114,11 @@ def _adapted(layer: Any, adapter: str, weight: "torch.Tensor") -> "torch.Tensor"
         raise _not_merged("LoRA with biases")
     if variant is not None and adapter not in layer.lora_magnitude_vector:
         raise _not_merged(type(variant).__name__)
-    total = weight + layer.lora_B[adapter].weight.float() @ layer.lora_A[adapter].weight.float() * layer.scaling[adapter]
+    one, other = layer.lora_B[adapter].weight.float(), layer.lora_A[adapter].weight.float()
+    total: torch.Tensor = weight + layer.scaling[adapter] * (one @ other)
     if variant is None:
         return total
-    lengths = layer.lora_magnitude_vector[adapter].weight.float()
+    lengths: torch.Tensor = layer.lora_magnitude_vector[adapter].weight.float()
     return total * (lengths / total.norm(dim=1))[:, None]
 
 
@@ -130,11 +131,12 @@ def _plain(quantized: Any, weight: "torch.Tensor", dtype: "torch.dtype") -> Any:
     import torch
     from transformers.pytorch_utils import Conv1D
 
+    kind: Any = Conv1D
     outputs, inputs = weight.shape
     bias = quantized.bias
     with torch.device("meta"):
-        if getattr(quantized, "source_cls", None) is Conv1D:  # GPT-2's, whose weight is (inputs, outputs)
-            layer: Any = Conv1D(outputs, inputs)
+        if getattr(quantized, "source_cls", None) is kind:  # GPT-2's, whose weight is (inputs, outputs)
+            layer: Any = kind(outputs, inputs)
             weight = weight.T
         else:
             layer = torch.nn.Linear(inputs, outputs, bias=bias is not None)

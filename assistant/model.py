@@ -40,13 +40,14 @@ _EMBEDDED_CARD = Card(scoring="cloze", normalization="byte", temperature=0.7)
 
 @dataclass
 class LanguageModel:
-    """A causal language model, its tokenizer and its card. `name` is what the user called it."""
+    """A causal language model, its tokenizer and its card. `name` is what the user called it, `folder` where it lies."""
 
     name: str
     model: Any
     tokenizer: Any
     card: Card
     quantization: Quantization = "none"
+    folder: Path | None = None
     seconds: float = 0.0  # that loading took
     tokens_read: int = 0  # by all forward passes so far, padding included
     keeps: bool = False  # whether keys and values of what prompts share can be kept; probed by assistant.packing
@@ -237,7 +238,7 @@ def _load(name: str, folder: Path, card: Card, quantize: Quantization, dtype: Dt
         for layer in model.modules():
             if hasattr(layer, "compute_dtype"):
                 layer.compute_dtype = number  # not that of the machine which saved it
-    return LanguageModel(name, model, tokenizer, card, quantize if stored == "none" else stored)
+    return LanguageModel(name, model, tokenizer, card, quantize if stored == "none" else stored, folder)
 
 
 def stored_quantization(folder: Path) -> Quantization:
