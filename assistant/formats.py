@@ -294,7 +294,8 @@ _CORRECT, _INCORRECT = "correct answer", "incorrect answer"
 
 
 def _gpqa(record: Any) -> MCQ:
-    _field(record, next(iter(record), "Question"))  # a row without names has none of these
+    if isinstance(record, _Cells):
+        raise QuestionError("the row has no names; give the file a header line")
     named = {str(name).strip().lower(): value for name, value in record.items()}
     question = _text(named, "question")
     wrong = [_text(named, name) for name in sorted(named) if name.startswith(_INCORRECT) and named[name] not in (None, "")]
