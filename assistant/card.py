@@ -75,7 +75,8 @@ class Card(BaseModel):
     (assistant.scoring.score). `passages` is how many retrieved passages the prompt shows. Scores are divided by `temperature`
     before the softmax. `letter_priors` maps a number of options to how much the model prefers each letter, in log-probabilities
     (assistant.debias). `base` and `base_sha256` say which model an adapter was trained on, `base_quantization` how that was
-    quantized meanwhile.
+    quantized meanwhile. `tokenizer`, for a model that comes without one, is a folder (relative to the model's, if it is there)
+    or a Hub name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,6 +91,7 @@ class Card(BaseModel):
     base: str = ""
     base_sha256: str = ""
     base_quantization: Literal["none", "int8", "nf4"] = "none"
+    tokenizer: str = ""
     training_data: str = ""
     accuracy: tuple[Measured, ...] = ()
 

@@ -119,7 +119,8 @@ def _adapted(layer: Any, adapter: str, weight: "torch.Tensor") -> "torch.Tensor"
     if variant is None:
         return total
     lengths: torch.Tensor = layer.lora_magnitude_vector[adapter].weight.float()
-    return total * (lengths / total.norm(dim=1))[:, None]
+    scales: torch.Tensor = lengths / total.norm(dim=1)
+    return total * scales[:, None]
 
 
 def _not_merged(kind: str) -> ModelError:
@@ -131,12 +132,11 @@ def _plain(quantized: Any, weight: "torch.Tensor", dtype: "torch.dtype") -> Any:
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    kind: Any = Conv1D
     outputs, inputs = weight.shape
     bias = quantized.bias
     with torch.device("meta"):
-        if getattr(quantized, "source_cls", None) is kind:  # GPT-2's, whose weight is (inputs, outputs)
-            layer: Any = kind(outputs, inputs)
+        if getattr(quantized, "source_cls", torch.nn.Linear) is Conv1D:  # GPT-2's, whose weight is (inputs, outputs)
+            layer: Any = Conv1D(outputs, inputs)
             weight = weight.T
         else:
             layer = torch.nn.Linear(inputs, outputs, bias=bias is not None)

@@ -130,6 +130,7 @@ def load_model(
     *,
     quantize: Quantization = "none",
     dtype: DtypeName = "auto",
+    tokenizer: str | None = None,
     on_status: Callable[[str], None] = lambda _: None,
 ) -> LanguageModel:
     """Load a language model; `on_status` is told about steps that take long.
@@ -137,35 +138,61 @@ def load_model(
     `name` is None or the embedded model's name, a folder with safetensors weights, a folder with a PEFT adapter (its base is
     found by the adapter's record and checked against it), a GGUF file, or a model of the Hub. `quantize` is "int8" (LLM.int8)
     or "nf4" by bitsandbytes, or "int8-dynamic" by torchao (CPU only: weights in 8 bits, activations as they come); a folder
-    that holds quantized weights is loaded as it is. `dtype` "auto" is the fastest that the device computes natively. Raises
-    ModelError that says what is missing and how to get it.
+    that holds quantized weights is loaded as it is. `dtype` "auto" is the fastest that the device computes natively.
+    `tokenizer`, a folder or a Hub name, stands in for the model's own and for the one that its card names. Raises ModelError
+    that says what is missing and how to get it.
     """
     started = time.perf_counter()
-    shown, folder, card = _located(name, on_status)
-    lm = _load(shown, folder, card, quantize, dtype)
+    lm = _load(_located(name, on_status, tokenizer), quantize, dtype)
     lm.seconds = time.perf_counter() - started
     return lm
 
 
-def _located(name: str | None, on_status: Callable[[str], None]) -> tuple[str, Path, Card]:
-    """Return what to call a model, the folder with all of its weights, and its card."""
+@dataclass(frozen=True, slots=True)
+class _Located:
+    """What to call a model, the folder with all of its weights, its card, and the folder with the tokenizer it reads with."""
+
+    name: str
+    folder: Path
+    card: Card
+    tokenizer: Path
+
+
+def _located(name: str | None, on_status: Callable[[str], None], tokenizer: str | None = None) -> _Located:
+    """Find a model; `tokenizer` stands in for the one that its card names. Raises ModelError where something is missing."""
+
+    def found(shown: str, folder: Path, card: Card, given: Path) -> _Located:
+        named = tokenizer or card.tokenizer  # beside what the user gave, not beside what was made from it
+        return _Located(shown, folder, card, _tokenizer_folder(named, given) if named else folder)
+
     if name is None or name == EMBEDDED:
-        return EMBEDDED, _embedded_folder(on_status), read_card(card_file(EMBEDDED), _EMBEDDED_CARD)
+        folder = _embedded_folder(on_status)
+        return found(EMBEDDED, folder, read_card(card_file(EMBEDDED), _EMBEDDED_CARD), folder)
     path = Path(name).expanduser()
     if path.suffix.lower() == ".gguf":
         if not path.is_file():
             raise ModelError(f"no file {name}; give a GGUF file, a model folder, or '{EMBEDDED}'")
-        return name, _converted(path, on_status), read_card(card_file(name))
+        return found(name, _converted(path, on_status), read_card(card_file(name)), path.parent)
     if not path.is_dir():
         if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
             raise ModelError(f"no model folder {name}; give a folder with config.json, a Hub name, or '{EMBEDDED}'")
-        path = _fetch(name)
+        path = _fetch(name, "model")
     card = read_card(card_file(name), read_card(path / CARD_FILE))
     if (path / _ADAPTER).is_file():
-        return name, _merged(path, on_status), card
+        return found(name, _merged(path, on_status), card, path)
     if not (path / "config.json").is_file():
         raise ModelError(f"{path} holds no model (no config.json); give the folder that save_pretrained wrote")
-    return name, path, card
+    return found(name, path, card, path)
+
+
+def _tokenizer_folder(named: str, start: Path) -> Path:
+    """Return the folder of the tokenizer `named`: a path from `start`, any other path, or a Hub name; raises ModelError."""
+    for path in (start / named, Path(named).expanduser()):
+        if path.is_dir():
+            return path
+    if Path(named).is_absolute() or named.startswith((".", "~")) or named.count("/") > 1:
+        raise ModelError(f"no tokenizer folder {named}; give a folder with tokenizer.json, or a Hub name")
+    return _fetch(named, "tokenizer")
 
 
 def card_file(name: str) -> Path:
@@ -176,8 +203,11 @@ def card_file(name: str) -> Path:
     return home() / "cards" / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('.-')}.json"
 
 
-def _fetch(name: str) -> Path:
-    """Return the cache's folder of the Hub model `name`, downloaded if need be; raises ModelError, in seconds, if not."""
+def _fetch(name: str, kind: Literal["model", "tokenizer"]) -> Path:
+    """Return the cache's folder of a Hub repository, with weights if it is a model that is wanted, downloaded if need be.
+
+    Raises ModelError, in seconds, where it cannot be had.
+    """
     import logging
 
     from huggingface_hub import HfApi, snapshot_download
@@ -185,12 +215,16 @@ def _fetch(name: str) -> Path:
 
     # What stands in the cache is used as it is: no look at the network, and the same weights every time.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    remedy = f"give a folder with safetensors weights, or '{EMBEDDED}'"
-    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    wanted = ["*.json", "*.model", "*.txt", "*.jinja"]
+    if kind == "model":
+        wanted, last = [*wanted, "*.safetensors"], "*.safetensors"
+        remedy = f"give a folder with safetensors weights, or '{EMBEDDED}'"
+    else:
+        last, remedy = "tokenizer*", "give a folder with tokenizer.json"
     try:
         with suppress(LocalEntryNotFoundError):
             cached = Path(snapshot_download(name, allow_patterns=wanted, local_files_only=True))
-            if any(cached.glob("*.safetensors")):  # else a download was cut short
+            if any(cached.glob(last)):  # else a download was cut short
                 return cached
         HfApi().model_info(name, timeout=10)  # answers at once, where the download would try for a minute
         return Path(snapshot_download(name, allow_patterns=wanted))
@@ -198,19 +232,20 @@ def _fetch(name: str) -> Path:
         raise ModelError(f"'{name}' is neither a folder nor a Hub name; {remedy}") from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no answer"
-        raise ModelError(f"no model '{name}' here, and the Hub does not give it ({status}); {remedy}") from error
+        raise ModelError(f"no {kind} '{name}' here, and the Hub does not give it ({status}); {remedy}") from error
     except Exception as error:  # whatever the HTTP library of the day raises
-        raise ModelError(f"no model '{name}' here, and the Hub cannot be reached; {remedy}") from error
+        raise ModelError(f"no {kind} '{name}' here, and the Hub cannot be reached; {remedy}") from error
 
 
-def _load(name: str, folder: Path, card: Card, quantize: Quantization, dtype: DtypeName) -> LanguageModel:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _load(found: _Located, quantize: Quantization, dtype: DtypeName) -> LanguageModel:
+    from transformers import AutoModelForCausalLM
 
     silence_transformers()
+    _register(found.folder)
     device = pick_device()
-    stored = stored_quantization(folder)
+    stored = stored_quantization(found.folder)
     if stored != "none" and quantize != "none":
-        raise ModelError(f"the weights of {name} are quantized already ({stored}); leave out --quantize {quantize}")
+        raise ModelError(f"the weights of {found.name} are quantized already ({stored}); leave out --quantize {quantize}")
     if quantize == "int8-dynamic" and device != "cpu":
         raise ModelError("int8-dynamic computes on a CPU only; use --quantize int8 on a GPU")
     number = _dtype(dtype, device, quantize)
@@ -220,25 +255,32 @@ def _load(name: str, folder: Path, card: Card, quantize: Quantization, dtype: Dt
     elif stored != "none":
         _bitsandbytes(stored, number)  # says so where it is not installed
         extra = {"device_map": {"": device}}
+    tokenizer = _tokenizer(found)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bitsandbytes, a line for each layer
             model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=number, use_safetensors=True, local_files_only=True, trust_remote_code=False, **extra
+                found.folder, dtype=number, use_safetensors=True, local_files_only=True, trust_remote_code=False, **extra
             )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         remedy = f"use a folder with safetensors weights or '{EMBEDDED}'"
-        raise ModelError(f"the model in {folder} cannot be loaded; {remedy} ({reason})") from error
+        raise ModelError(f"the model in {found.folder} cannot be loaded; {remedy} ({reason})") from error
+    known = model.get_input_embeddings().weight.shape[0]
+    if found.tokenizer != found.folder and len(tokenizer) > known:
+        raise ModelError(
+            f"the tokenizer in {found.tokenizer} has {len(tokenizer)} tokens, but {found.name} knows {known}; "
+            "name the tokenizer that the model was trained with"
+        )
     if not extra:
         model = model.to(device)
-    model = _quantized(model.eval(), quantize if stored == "none" else stored, name)
+    kind = quantize if stored == "none" else stored
+    model = _quantized(model.eval(), kind, found.name)
     if stored == "nf4":
         for layer in model.modules():
             if hasattr(layer, "compute_dtype"):
                 layer.compute_dtype = number  # not that of the machine which saved it
-    return LanguageModel(name, model, tokenizer, card, quantize if stored == "none" else stored, folder)
+    return LanguageModel(found.name, model, tokenizer, found.card, kind, found.folder)
 
 
 def stored_quantization(folder: Path) -> Quantization:
@@ -250,6 +292,33 @@ def stored_quantization(folder: Path) -> Quantization:
         return "int8" if record.get("load_in_8bit") else "nf4"
     except (OSError, ValueError, AttributeError):
         return "none"  # what is wrong with the folder is said by who loads it
+
+
+def _register(folder: Path) -> None:
+    """Tell transformers about the architecture of the model in `folder`, if it is one that transformers does not have."""
+    kind = None
+    with suppress(OSError, ValueError, AttributeError):  # what is wrong with the file, transformers says
+        kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
+    if kind == "openelm":
+        import assistant.openelm  # noqa: F401
+
+
+def _tokenizer(found: _Located) -> Any:
+    """Return the tokenizer that a model reads with; raises ModelError where there is none, and says how to give one."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(found.tokenizer, local_files_only=True, trust_remote_code=False)
+        # Where the files are missing, some architectures come up with special tokens and nothing else.
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise ValueError("no tokens but special ones")
+    except Exception as error:  # of whatever type the reader of the day raises
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelError(
+            f"{found.name} cannot be loaded: {found.tokenizer} holds no tokenizer; name one in {card_file(found.name)}, as "
+            f'{{"tokenizer": "a folder or a Hub name"}} ({reason})'
+        ) from error
+    return tokenizer
 
 
 def _dtype(name: DtypeName, device: str, quantize: Quantization) -> "torch.dtype":
@@ -264,7 +333,7 @@ def _dtype(name: DtypeName, device: str, quantize: Quantization) -> "torch.dtype
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
 
 
-def _bitsandbytes(quantize: Quantization, number: "torch.dtype") -> Any:
+def _bitsandbytes(quantize: str, number: "torch.dtype") -> Any:
     try:
         import bitsandbytes  # noqa: F401
         from transformers import BitsAndBytesConfig
@@ -376,18 +445,19 @@ def _merged(adapter: Path, on_status: Callable[[str], None]) -> Path:
     if not named:
         raise ModelError(f"{adapter / _ADAPTER} names no base model; write it into 'base_model_name_or_path'")
     try:
-        _, base, _ = _located(str(adapter / named) if (adapter / named).is_dir() else named, on_status)
+        base = _located(str(adapter / named) if (adapter / named).is_dir() else named, on_status)
     except ModelError as error:
         raise ModelError(f"the base of the adapter {adapter} is not here: {error}") from error
-    digest = fingerprint(base)
+    digest = fingerprint(base.folder)
     expected = card.base_sha256
     if expected and digest != expected:
         raise ModelError(
             f"the adapter {adapter} was trained on another '{named}' (weights {expected[:12]}, here {digest[:12]}); "
             "use the base that it was trained on"
         )
-    trained_on = "" if card.base_quantization == "none" else card.base_quantization
-    folder = home() / "models" / f"{adapter.resolve().name}-{_sha256([adapter / _ADAPTER, weights], digest + trained_on)[:12]}"
+    trained_on = None if card.base_quantization == "none" else card.base_quantization
+    made_from = _sha256([adapter / _ADAPTER, weights], digest + (trained_on or ""))
+    folder = home() / "models" / f"{adapter.resolve().name}-{made_from[:12]}"
     if folder.is_dir():
         return folder
     on_status(f"merging {adapter.name} into {named}, once")
@@ -395,21 +465,25 @@ def _merged(adapter: Path, on_status: Callable[[str], None]) -> Path:
         from peft import PeftModel
     except ImportError as error:
         raise ModelError("an adapter needs the package peft; run: pip install 'mcqa-assistant[train]'") from error
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     silence_transformers()
+    _register(base.folder)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            if trained_on:
-                model, dtype = _load(named, base, card, card.base_quantization, "auto").model, None
+            if trained_on and stored_quantization(base.folder) == "none":
+                number = _dtype("auto", pick_device(), "none")
+                how = {"dtype": number, "quantization_config": _bitsandbytes(trained_on, number)}
             else:
-                model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", use_safetensors=True, local_files_only=True)
-                dtype = model.dtype
-            merged = merge(PeftModel.from_pretrained(model, str(adapter), local_files_only=True), dtype)
+                how = {"dtype": "auto"}
+            model = AutoModelForCausalLM.from_pretrained(base.folder, use_safetensors=True, local_files_only=True, **how)
+            adapted = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
+            merged = merge(adapted, None if trained_on else model.dtype)
         with replaced_folder(folder) as target:
             merged.save_pretrained(target)
-            AutoTokenizer.from_pretrained(base, local_files_only=True).save_pretrained(target)
+            with suppress(ModelError):  # the adapter's card may name one that the base lacks
+                _tokenizer(base).save_pretrained(target)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"the adapter {adapter} does not fit its base {named} ({reason})") from error

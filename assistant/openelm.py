@@ -1,8 +1,8 @@
 """OpenELM (Mehta et al. 2024, arXiv 2404.14619) as a transformers model; parameters are named as in Apple's checkpoints.
 
-Layers differ: from the first to the last, attention gets more heads and the feed-forward part gets wider ("layer-wise scaling").
-Importing this module tells transformers' Auto classes about it, so that a folder with the checkpoint loads like any other
-model, without the code that comes with it.
+Layers differ: from the first to the last, attention gets more heads and the feed-forward part gets wider ("layer-wise
+scaling"). Importing this module tells transformers' Auto classes about it, so that a folder with the checkpoint loads like any
+other model, without the code that comes with it.
 """
 
 from typing import Any
@@ -17,6 +17,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.generic import can_return_tuple
 
 # What the four published sizes differ in: layers, width, and the size of a head.
 SIZES: dict[str, dict[str, int]] = {
@@ -37,6 +38,7 @@ class OpenELMConfig(PreTrainedConfig):  # type: ignore[misc]
         "hidden_size": "model_dim",
         "num_hidden_layers": "num_transformer_layers",
         "max_position_embeddings": "max_context_length",
+        "tie_word_embeddings": "share_input_output_layers",
     }
 
     vocab_size: int = 32000
@@ -53,17 +55,11 @@ class OpenELMConfig(PreTrainedConfig):  # type: ignore[misc]
     normalize_qk_projections: bool = False
     share_input_output_layers: bool = False
     rope_freq_constant: float = 10000.0
-    rope_max_length: int = 4096
     initializer_range: float = 0.02
     use_cache: bool = True
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 2
     pad_token_id: int | None = None
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        """Take over what belongs to all configurations."""
-        kwargs["tie_word_embeddings"] = self.share_input_output_layers
-        super().__post_init__(**kwargs)
 
     @classmethod
     def of_size(cls, size: str, **changes: Any) -> "OpenELMConfig":
@@ -119,9 +115,8 @@ class OpenELMRMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalize the last dimension."""
-        wide = x.float()
-        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-6)).type_as(x) * self.weight
+        """Normalize the last dimension; the result has the number format of `x`, whatever that of the weights."""
+        return torch.nn.functional.rms_norm(x.float(), self.weight.shape, self.weight.float(), 1e-6).type_as(x)
 
 
 class OpenELMAttention(nn.Module):
@@ -130,9 +125,9 @@ class OpenELMAttention(nn.Module):
     def __init__(self, config: OpenELMConfig, layer: int) -> None:
         """`layer` counts from 0 and decides how many heads there are."""
         super().__init__()
-        self.config, self.layer, self.is_causal = config, layer, True
+        # Implementations of attention look for these four names.
+        self.config, self.layer_idx, self.is_causal, self.num_key_value_groups = config, layer, True, config.num_gqa_groups
         self.heads, self.key_heads = config.query_heads[layer], config.key_heads[layer]
-        self.num_key_value_groups = config.num_gqa_groups
         self.qkv_proj = nn.Linear(config.model_dim, (self.heads + 2 * self.key_heads) * config.head_dim, bias=False)
         self.out_proj = nn.Linear(self.heads * config.head_dim, config.model_dim, bias=False)
         if config.normalize_qk_projections:
@@ -143,17 +138,17 @@ class OpenELMAttention(nn.Module):
         x: torch.Tensor,
         angles: tuple[torch.Tensor, torch.Tensor],
         mask: torch.Tensor | None,
-        cache: Cache | None,
+        past_key_values: Cache | None,
         **extra: Any,
     ) -> torch.Tensor:
-        """Attend; shapes (batch, tokens, width) in and out."""
+        """Attend; shapes (batch, tokens, width) in and out. `angles` are OpenELMModel's, `extra` is for the implementation."""
         parts = self.qkv_proj(x).unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
         queries, keys, values = parts.split([self.heads, self.key_heads, self.key_heads], dim=1)
         if self.config.normalize_qk_projections:
             queries, keys = self.q_norm(queries), self.k_norm(keys)
         queries, keys = _rotated(queries, *angles), _rotated(keys, *angles)
-        if cache is not None:
-            keys, values = cache.update(keys, values, self.layer)
+        if past_key_values is not None:
+            keys, values = past_key_values.update(keys, values, self.layer_idx)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, sdpa_attention_forward)
         scale = self.config.head_dim**-0.5
         found, _ = attend(self, queries, keys, values, mask, dropout=0.0, scaling=scale, **extra)
@@ -209,6 +204,7 @@ class OpenELMPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     config_class = OpenELMConfig
     base_model_prefix = "transformer"
     supports_gradient_checkpointing = True
+    _input_embed_layer = "token_embeddings"
     _no_split_modules = ["OpenELMDecoderLayer"]  # noqa: RUF012
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     _supports_sdpa = True
@@ -227,14 +223,7 @@ class OpenELMModel(OpenELMPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the token embeddings."""
-        return self.token_embeddings
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the token embeddings."""
-        self.token_embeddings = value
-
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -245,7 +234,10 @@ class OpenELMModel(OpenELMPreTrainedModel):
         use_cache: bool | None = None,
         **extra: Any,
     ) -> BaseModelOutputWithPast:
-        """Compute hidden states; the arguments are those of every transformers model."""
+        """Compute hidden states, shape (batch, tokens, width); the arguments are those of every transformers model.
+
+        Raises ValueError unless exactly one of `input_ids` and `inputs_embeds` is given.
+        """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         x = self.token_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
@@ -266,7 +258,7 @@ class OpenELMModel(OpenELMPreTrainedModel):
         )
         angles = self._angles(position_ids)
         for layer in self.layers:
-            x = layer(x, angles=angles, mask=mask, cache=past_key_values, **extra)
+            x = layer(x, angles=angles, mask=mask, past_key_values=past_key_values, **extra)
         return BaseModelOutputWithPast(last_hidden_state=self.norm(x), past_key_values=past_key_values)
 
     def _angles(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -289,6 +281,7 @@ class OpenELMForCausalLM(OpenELMPreTrainedModel, GenerationMixin):  # type: igno
         self.lm_head = nn.Linear(config.model_dim, config.vocab_size, bias=False)
         self.post_init()
 
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -301,12 +294,14 @@ class OpenELMForCausalLM(OpenELMPreTrainedModel, GenerationMixin):  # type: igno
         logits_to_keep: int | torch.Tensor = 0,
         **extra: Any,
     ) -> CausalLMOutputWithPast:
-        """Compute logits, and the loss where `labels` are given; `logits_to_keep` says how many last positions, or which."""
+        """Compute logits, shape (batch, positions, vocabulary), and the loss where `labels` are given.
+
+        `logits_to_keep` says how many last positions, 0 meaning all, or which ones.
+        """
         found = self.transformer(
-            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache,
-            **{name: value for name, value in extra.items() if name not in ("return_dict", "num_items_in_batch")},
-        )  # fmt: skip
-        places = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep  # 0: all
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache, return_dict=True, **extra
+        )
+        places = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(found.last_hidden_state[:, places])
         loss = None
         if labels is not None:

@@ -20,6 +20,11 @@ app = typer.Typer(
 )
 app.add_typer(prepare, name="prepare")
 
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a packaged one.")]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", metavar="FOLDER", help="Where the recipe's files lie; default: beside the recipe.")
+]
+
 
 def main() -> None:
     """Run the command line; an error that the user can act on becomes one line and exit status 1."""
@@ -28,51 +33,76 @@ def main() -> None:
 
 @app.command()
 def recipes() -> None:
-    """List the packaged recipes."""
-    from training.recipe import packaged_recipes
+    """List the packaged recipes: their names, and what they make."""
+    from training.recipe import load_recipe, packaged_recipes
 
     for path in packaged_recipes():
-        print(path)
+        print(f"{path.stem:14} {load_recipe(path).about}")
 
 
 @app.command()
-def validate(recipe: Annotated[Path, typer.Argument(help="The recipe file.")]) -> None:
-    """Check a recipe and its question files without training; prints it with every default filled in."""
-    from training.recipe import load_recipe
+def show(recipe: RecipeArgument) -> None:
+    """Print a recipe file as it is, comments and all."""
+    from training.recipe import load_recipe, located
 
-    print(load_recipe(recipe).model_dump_json(indent=2))
+    load_recipe(recipe)  # names what is wrong with it
+    print(located(recipe).read_text(encoding="utf-8"), end="")
+
+
+@app.command()
+def copy(
+    recipe: RecipeArgument,
+    target: Annotated[Path | None, typer.Argument(help="The file to write; default: its own name, here.")] = None,
+) -> None:
+    """Copy a packaged recipe, to change it."""
+    from ingest.errors import UserError
+    from training.recipe import load_recipe, located
+
+    load_recipe(recipe)
+    source = located(recipe)
+    file = target or Path(source.name)
+    file = file / source.name if file.is_dir() else file
+    try:
+        with file.open("x", encoding="utf-8") as made:
+            made.write(source.read_text(encoding="utf-8"))
+    except FileExistsError as error:
+        raise UserError(f"{file} already exists; name another file") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror})") from error
+    print(file)
+
+
+@app.command()
+def validate(recipe: RecipeArgument, data: DataOption = None) -> None:
+    """Check a recipe and its data without loading a model; prints it with every default filled in, and what it will take."""
+    from training.preflight import refuse
+    from training.recipe import load_recipe
+    from training.run import check_data
+
+    loaded = load_recipe(recipe)
+    refuse(loaded)
+    print(loaded.model_dump_json(indent=2))
+    for line in check_data(loaded, data):
+        print(line, file=sys.stderr)
 
 
 @app.command()
 def run(
-    recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write the model to; it must not exist.")],
+    recipe: RecipeArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="The folder to write to.")],
+    data: DataOption = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Start from this model of the same architecture instead.")
+    ] = None,
+    tokenizer: Annotated[str | None, typer.Option(metavar="FOLDER", help="A tokenizer instead of the recipe's.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop each stage after N steps.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")] = False,
 ) -> None:
-    """Tune a model by RECIPE into a folder that `mcqa --model` loads."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-    from assistant import render
+    """Carry out RECIPE; FOLDER/model is then what `mcqa --model` loads."""
     from training.recipe import load_recipe
+    from training.run import Options
+    from training.run import run as carry_out
 
-    loaded = load_recipe(recipe)
-    from assistant.stats import percent_with_interval
-    from training.mcq import run_recipe
-
-    columns = (
-        TextColumn("Training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}"),
-        TimeRemainingColumn(),
-    )
-    with render.progress(*columns, loss=float("nan")) as update:
-        metrics = run_recipe(
-            loaded,
-            output,
-            on_status=lambda text: print(text, file=sys.stderr),
-            on_step=lambda at: update(completed=at.step, total=at.steps, loss=at.loss),
-        )
-    held, correct = metrics["questions"]["held_out"], metrics["held_out_correct"]
-    print(f"Trained on {metrics['questions']['trained']} questions in {metrics['seconds']} s: {output}")
-    print(f"Held-out accuracy before: {percent_with_interval(correct['before'], held)}")
-    print(f"Held-out accuracy after:  {percent_with_interval(correct['after'], held)}")
+    options = Options(data=data, model=model, tokenizer=tokenizer, max_steps=max_steps, resume=resume)
+    for line in carry_out(load_recipe(recipe), output, options, on_status=lambda text: print(text, file=sys.stderr)):
+        print(line)

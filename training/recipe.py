@@ -246,8 +246,7 @@ def load_recipe(path: Path) -> Recipe:
     """Read a recipe; a packaged one also by its bare name. Raises UserError naming the file and the key."""
     import yaml
 
-    if not path.exists() and path.parent == Path() and (named := path_of(path.name.removesuffix(".yaml"))):
-        path = named
+    path = located(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -257,7 +256,10 @@ def load_recipe(path: Path) -> Recipe:
     try:
         return Recipe.model_validate(content).model_copy(update={"folder": path.resolve().parent})
     except ValidationError as error:
-        raise UserError(f"{path}: " + "; ".join(_explain(dict(item)) for item in error.errors())) from error
+        # A stage that is wrong is missing from the list of stages as well: that only follows.
+        found = [dict(item) for item in error.errors()]
+        own = [item for item in found if item["type"] != "too_short"] or found
+        raise UserError(f"{path}: " + "; ".join(map(_explain, own))) from error
 
 
 def packaged_recipes() -> list[Path]:
@@ -265,9 +267,11 @@ def packaged_recipes() -> list[Path]:
     return sorted((Path(__file__).parent / "recipes").glob("*.yaml"))
 
 
-def path_of(name: str) -> Path | None:
-    """Return the packaged recipe of that name, None if there is none."""
-    return next((path for path in packaged_recipes() if path.stem == name), None)
+def located(path: Path) -> Path:
+    """Return `path`, or the packaged recipe that it names where there is no such file."""
+    if path.exists() or path.parent != Path():
+        return path
+    return next((packaged for packaged in packaged_recipes() if path.name in (packaged.name, packaged.stem)), path)
 
 
 def find(recipe: Recipe, file: Path, data: Path | None, origin: str = "") -> Path:

@@ -1,16 +1,46 @@
 """OpenELM against a straightforward computation of the published architecture, and in the company of the other libraries."""
 
+import json
 import math
+import subprocess
+import sys
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from assistant.answer import Assistant
+from assistant.card import CARD_FILE
+from assistant.mcq import MCQ
+from assistant.model import load_model
 from assistant.openelm import LORA_TARGETS, OpenELMConfig, OpenELMForCausalLM
+from ingest.errors import ModelError
 
-SMALL = {"num_transformer_layers": 3, "model_dim": 64, "head_dim": 8, "vocab_size": 96, "ffn_dim_divisor": 16}
+ROOT = Path(__file__).resolve().parents[2]
+needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+SMALL = {"num_transformer_layers": 3, "model_dim": 64, "head_dim": 8, "vocab_size": 256, "ffn_dim_divisor": 16}
+# What stands in the published config.json besides the sizes.
+PUBLISHED = {
+    "activation_fn_name": "swish", "architectures": ["OpenELMForCausalLM"],
+    "auto_map": {
+        "AutoConfig": "configuration_openelm.OpenELMConfig", "AutoModelForCausalLM": "modeling_openelm.OpenELMForCausalLM"
+    },
+    "bos_token_id": 1, "eos_token_id": 2, "ffn_multipliers": [0.5, 2.25, 4.0], "ffn_with_glu": True, "initializer_range": 0.02,
+    "max_context_length": 2048, "model_type": "openelm", "normalization_layer_name": "rms_norm",
+    "normalize_qk_projections": True, "num_gqa_groups": 4, "num_kv_heads": [1, 2, 2], "num_query_heads": [4, 8, 8],
+    "qkv_multipliers": [0.5, 1.0], "rope_freq_constant": 10000, "rope_max_length": 4096, "share_input_output_layers": True,
+    "torch_dtype": "float32", "transformers_version": "4.39.3", "use_cache": True,
+}  # fmt: skip
+LAYER = [
+    "attn.qkv_proj", "attn.q_norm", "attn.k_norm", "attn.out_proj", "ffn.proj_1", "ffn.proj_2", "attn_norm", "ffn_norm",
+]  # fmt: skip
+IDS = torch.tensor([[5, 90, 3, 3, 41, 17, 60, 200]])
 
 
 def small(**changes: object) -> OpenELMForCausalLM:
@@ -19,6 +49,39 @@ def small(**changes: object) -> OpenELMForCausalLM:
     for parameter in model.parameters():  # norms, too, are something else than one
         torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(IDS).logits.float()  # type: ignore[no-any-return]
+
+
+def save_tokenizer(folder: Path, *, added: tuple[str, ...] = ()) -> None:
+    """A token for each byte."""
+    vocabulary = {char: id_ for id_, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_tokens(list(added))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A folder as Apple publishes it, but for its size: weights, a config.json that names code, and no tokenizer."""
+    folder = tmp_path / "OpenELM"
+    folder.mkdir()
+    weights = {name: tensor for name, tensor in small().state_dict().items() if name != "lm_head.weight"}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({**PUBLISHED, **SMALL}), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def folder(bare: Path) -> Path:
+    """The same with a tokenizer."""
+    save_tokenizer(bare)
+    return bare
 
 
 def plainly(weights: dict[str, torch.Tensor], config: OpenELMConfig, ids: list[int]) -> torch.Tensor:
@@ -62,11 +125,8 @@ def plainly(weights: dict[str, torch.Tensor], config: OpenELMConfig, ids: list[i
 
 def test_it_computes_the_published_architecture() -> None:
     model = small()
-    ids = [5, 90, 3, 3, 41, 17, 60]
-    with torch.inference_mode():
-        logits = model(torch.tensor([ids])).logits[0]
-    expected = plainly(model.state_dict(), model.config, ids)
-    torch.testing.assert_close(logits.double(), expected, atol=1e-3, rtol=1e-3)
+    expected = plainly(model.state_dict(), model.config, IDS[0].tolist())
+    torch.testing.assert_close(logits(model)[0].double(), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_the_four_sizes_have_the_published_shapes() -> None:
@@ -86,18 +146,73 @@ def test_generation_with_a_cache_equals_reading_anew() -> None:
     assert cached.tolist() == anew.tolist()
 
 
-def test_a_folder_with_the_published_names_loads_by_the_auto_classes(tmp_path: Path) -> None:
+def test_parameters_are_named_as_published(tmp_path: Path) -> None:
+    expected = {f"transformer.layers.{layer}.{name}.weight" for layer in range(3) for name in LAYER}
+    expected |= {"transformer.token_embeddings.weight", "transformer.norm.weight"}
     model = small()
     model.save_pretrained(tmp_path)
-    stored = load_file(tmp_path / "model.safetensors")
-    assert "lm_head.weight" not in stored  # as in the published checkpoints, it is the embeddings
-    assert "transformer.layers.2.attn.qkv_proj.weight" in stored
-    save_file({name: tensor.half() for name, tensor in stored.items()}, tmp_path / "model.safetensors", {"format": "pt"})
-    assert isinstance(AutoConfig.from_pretrained(tmp_path), OpenELMConfig)
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
-    ids = torch.tensor([[1, 2, 3]])
-    with torch.inference_mode():
-        torch.testing.assert_close(loaded(ids).logits, model(ids).logits, atol=2e-2, rtol=2e-2)
+    assert load_file(tmp_path / "model.safetensors").keys() == expected  # the head is the embeddings
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    apart = small(share_input_output_layers=False)
+    apart.save_pretrained(tmp_path)
+    assert load_file(tmp_path / "model.safetensors").keys() == expected | {"lm_head.weight"}
+    torch.testing.assert_close(logits(OpenELMForCausalLM.from_pretrained(tmp_path)), logits(apart))
+
+
+def test_a_published_folder_loads_without_its_code_silently(folder: Path) -> None:
+    program = (
+        "import sys; from assistant.model import load_model; early = 'assistant.openelm' in sys.modules\n"
+        "print(early, type(load_model(sys.argv[1]).model).__module__)"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program, folder], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert (shown.stdout, shown.stderr) == ("False assistant.openelm\n", "")
+
+
+def test_what_is_loaded_and_saved_again_computes_the_same(folder: Path, tmp_path: Path) -> None:
+    loaded = load_model(str(folder), dtype="fp32")
+    assert torch.equal(logits(loaded.model), logits(small()))
+    loaded.model.save_pretrained(tmp_path / "again")
+    loaded.tokenizer.save_pretrained(tmp_path / "again")
+    assert torch.equal(logits(load_model(str(tmp_path / "again"), dtype="fp32").model), logits(small()))
+
+
+@pytest.mark.parametrize("kind", ["letter", "cloze"])
+def test_it_answers(folder: Path, kind: Any) -> None:
+    lm = load_model(str(folder), dtype="fp32")
+    answer = Assistant(lm, None, scoring=kind).answer(MCQ("Which is red?", ("Mars", "Venus", "The moon")))
+    assert lm._packs  # options are read together
+    assert lm.window == 2048
+    assert answer.letter in "ABC"
+    assert sum(answer.probabilities) == pytest.approx(1)
+    assert len(set(answer.probabilities)) == 3
+
+
+def test_a_tokenizer_is_named_by_the_card_or_the_caller(bare: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r'holds no tokenizer; name one in .*mcqa\.json, as \{"tokenizer": "a folder'):
+        load_model(str(bare))
+    save_tokenizer(tmp_path / "words")
+    by_caller = load_model(str(bare), tokenizer=str(tmp_path / "words"))
+    (bare / CARD_FILE).write_text('{"tokenizer": "../words"}', encoding="utf-8")  # from the model's folder
+    by_card = load_model(str(bare))
+    assert by_caller.encode("Any text") == by_card.encode("Any text") != []
+    assert by_card.card.tokenizer == "../words"
+    save_tokenizer(tmp_path / "more words", added=("<extra>",))
+    for named, message in {
+        "../more words": "has 257 tokens, but .*OpenELM knows 256; name the tokenizer that the model was trained with",
+        "../no words": r"no tokenizer folder \.\./no words; give a folder with tokenizer\.json",
+        "nobody/no-words": "no tokenizer 'nobody/no-words' here",
+    }.items():
+        with pytest.raises(ModelError, match=message):
+            load_model(str(bare), tokenizer=named)
+
+
+def test_a_tokenizer_of_special_tokens_alone_is_none(tmp_path: Path) -> None:
+    config = GPT2Config(vocab_size=96, n_embd=32, n_layer=1, n_head=2, n_positions=64)  # transformers would make one up
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="holds no tokenizer"):
+        load_model(str(tmp_path))
 
 
 def test_padding_on_either_side_changes_nothing() -> None:
@@ -106,23 +221,70 @@ def test_padding_on_either_side_changes_nothing() -> None:
     with torch.inference_mode():
         alone = model(torch.tensor([text])).logits[0, -1]
         right = model(torch.tensor([[*text, 0, 0]]), attention_mask=torch.tensor([[1, 1, 1, 1, 0, 0]])).logits[0, 3]
-    torch.testing.assert_close(right, alone, atol=1e-4, rtol=1e-4)
+        left = model(torch.tensor([[0, 0, *text]]), attention_mask=torch.tensor([[0, 0, 1, 1, 1, 1]])).logits[0, -1]
+    torch.testing.assert_close(right, alone, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(left, alone, atol=1e-3, rtol=1e-3)
 
 
 def test_gradients_flow_with_checkpointing_as_without() -> None:
-    ids = torch.tensor([[5, 90, 3, 41, 7]])
-    gradients = []
+    gradients, calls = [], []
     for checkpointing in (False, True):
         model = small().train()
         if checkpointing:
-            model.gradient_checkpointing_enable()
-        model(ids, labels=ids).loss.backward()
-        gradients.append(model.transformer.layers[0].attn.qkv_proj.weight.grad)
+            model.activation_checkpointing_enable()
+        attention = model.transformer.layers[0].attn
+        attention.register_forward_hook(lambda *_, kind=checkpointing: calls.append(kind))
+        model(IDS, labels=IDS).loss.backward()
+        gradients.append(attention.qkv_proj.weight.grad)
+    assert calls == [False, True, True]  # computed again for the gradients
     assert gradients[0].abs().sum() > 0
     torch.testing.assert_close(*gradients)
 
 
-def test_adapters_find_their_layers() -> None:
+def test_norms_may_be_more_exact_than_the_rest() -> None:
+    """As training a quantized model has it."""
+    model = small().bfloat16()
+    rounded = logits(model)
+    for name, module in model.named_modules():
+        if name.endswith("norm"):
+            module.float()
+    torch.testing.assert_close(logits(model), rounded)
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize(("kind", "layer"), [("nf4", "Linear4bit"), ("int8", "Linear8bitLt")])
+def test_quantized_it_computes_nearly_the_same(folder: Path, kind: Any, layer: str) -> None:
+    exact, quantized = load_model(str(folder), dtype="fp32"), load_model(str(folder), quantize=kind, dtype="fp32")
+    assert sum(type(module).__name__ == layer for module in quantized.model.modules()) == 3 * len(LORA_TARGETS)
+    expected, found = logits(exact.model), logits(quantized.model)
+    assert found.isfinite().all()
+    assert (found - expected).abs().mean() < (0.4 if kind == "nf4" else 0.1) * expected.std()
+
+
+@pytest.mark.parametrize("quantize", ["none", pytest.param("nf4", marks=needs_bitsandbytes)])
+def test_adapters_learn_and_load(bare: Path, tmp_path: Path, quantize: Any) -> None:
     peft = pytest.importorskip("peft")
-    adapted = peft.get_peft_model(small(), peft.LoraConfig(r=4, target_modules=list(LORA_TARGETS), task_type="CAUSAL_LM"))
-    assert sum("lora_A" in name for name, _ in adapted.named_parameters()) == 3 * len(LORA_TARGETS)
+    save_tokenizer(tmp_path / "words")
+    (bare / CARD_FILE).write_text('{"tokenizer": "../words"}', encoding="utf-8")
+    lm = load_model(str(bare), quantize=quantize, dtype="fp32")
+    config = peft.LoraConfig(r=4, target_modules=list(LORA_TARGETS), task_type="CAUSAL_LM")
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers for something that transformers 5.23 renamed.
+        warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing")
+        adapted = peft.get_peft_model(lm.model, config).train()
+    trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    assert len(trained) == 2 * 3 * len(LORA_TARGETS)
+    optimizer = torch.optim.AdamW(trained, lr=0.02)
+    losses = []
+    for _ in range(12):
+        loss = adapted(IDS, labels=IDS).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] / 2
+    if quantize == "none":
+        adapted.eval().save_pretrained(tmp_path / "adapter")
+        merged = load_model(str(tmp_path / "adapter"), dtype="fp32")
+        torch.testing.assert_close(logits(merged.model), logits(adapted), atol=1e-3, rtol=1e-3)
+        assert merged.encode("Any text") == lm.encode("Any text")

@@ -24,6 +24,7 @@ from assistant import attention
 from assistant.card import Card
 from assistant.mcq import MCQ
 from assistant.model import LanguageModel
+from assistant.openelm import OpenELMConfig
 from assistant.packing import rows
 from assistant.prompt import Prompt, render
 from assistant.scoring import OptionScores, encode, score, token_logprobs
@@ -39,6 +40,9 @@ CONFIGS: dict[str, Any] = {
     "qwen2": lambda: Qwen2Config(**SMALL),
     "gemma2": lambda: Gemma2Config(**SMALL, head_dim=8, sliding_window=16),
     "gpt2": lambda: GPT2Config(vocab_size=400, n_embd=32, n_layer=2, n_head=4, n_positions=256),
+    "openelm": lambda: OpenELMConfig.of_size(
+        "270M", vocab_size=400, model_dim=64, head_dim=8, num_transformer_layers=2, ffn_dim_divisor=16, max_context_length=256
+    ),
 }
 TEXT = ["Question: Which planet is largest? Answer: Jupiter A B C D E", "Options: A. Mars B. Venus C. Earth"] * 3
 
@@ -140,7 +144,7 @@ def test_many_prompts_score_as_each_does_alone_whatever_their_order(architecture
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("architecture", ["llama", "phi", "qwen2", "gpt2"])
+@pytest.mark.parametrize("architecture", ["llama", "phi", "qwen2", "gpt2", "openelm"])
 def test_a_question_read_in_chunks_scores_as_read_whole(
     architecture: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +162,7 @@ def test_a_question_read_in_chunks_scores_as_read_whole(
     assert lm.model.config._attn_implementation == "mcqa_packed"
 
 
-@pytest.mark.parametrize("architecture", ["llama", "phi", "qwen2", "gpt2"])
+@pytest.mark.parametrize("architecture", ["llama", "phi", "qwen2", "gpt2", "openelm"])
 def test_what_prompts_share_is_read_once(architecture: str) -> None:
     lm = small_model(architecture)
     prompts = [render(mcq, [], "letter", EXAMPLES) for mcq in QUESTIONS]

@@ -1,0 +1,103 @@
+"""A recipe's files → the rows of a stage, found and checked before any model is loaded."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from assistant.formats import read_mcqs
+from assistant.items import read_items
+from assistant.mcq import MCQ
+from ingest.course import Course
+from ingest.errors import UserError
+from training.filters import filter_repeats, filter_rows
+from training.pairs import normalize
+from training.preferences import read_preferences
+from training.prepare import Preparation, Prepared, Share, load, prepare
+from training.recipe import DPO, File, Questions, Recipe, Split, find
+
+_NAMED = 5  # bad rows that are told of
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A keyed question of a recipe: where it stands, the course to search, and what the row shows instead of passages."""
+
+    place: str
+    mcq: MCQ
+    examples: tuple[MCQ, ...] = ()
+    course: str | None = None
+    fact: str | None = None
+
+
+def preferences(recipe: Recipe, stage: DPO, data: Path | None) -> Prepared:
+    """Return the pairs of a preference stage, filtered and split. Raises UserError where files or rows are missing."""
+    sources = []
+    for file in stage.data:
+        path = find(recipe, file.file, data, file.origin)
+        source = load(_share(path, file), read_preferences(path, recipe.seed))
+        kept, _ = filter_rows(source.pairs, file.filters)
+        source.pairs, _ = filter_repeats(kept, file.filters)
+        sources.append(source)
+    split = Preparation(split=stage.split.parts, split_by=stage.split.by, seed=recipe.seed, filters=stage.filters)
+    return prepare(sources, split)
+
+
+def _share(path: Path, file: File) -> Share:
+    if isinstance(file.use, float):
+        if file.use > 1:
+            raise UserError(f"'use: {file.use:g}' of {path.name} is no fraction; write a whole number of rows")
+        return Share(path, fraction=file.use)
+    return Share(path, count=file.use)
+
+
+def questions(recipe: Recipe, wanted: Sequence[Questions], data: Path | None) -> list[Asked]:
+    """Return the keyed questions of files and folders. Raises UserError naming the first row that is bad or has no key."""
+    found: list[Asked] = []
+    for one in wanted:
+        path = find(recipe, one.file, data, one.origin)
+        if one.course is not None:
+            Course.open(one.course)
+        items = read_items(path, shots=one.shots, subjects=one.subjects, limit=one.use)
+        if items.bad:
+            more = f", and {len(items.bad) - _NAMED} more" if len(items.bad) > _NAMED else ""
+            raise UserError(f"bad rows: {'; '.join(items.bad[:_NAMED])}{more}; mend them or take them out")
+        if items.without_key:
+            raise UserError(f"{path}: {items.without_key} questions have no key, and training needs one for each")
+        facts = _facts(path) if one.fact else {}
+        for item in items.items:
+            found.append(Asked(f"{path.name} {item.id}", item.mcq, item.examples, one.course, facts.get(item.id)))
+    return found
+
+
+def _facts(path: Path) -> dict[str, str]:
+    """Return what each row of a question file states as its fact, by the row's id and by its line."""
+    found = {}
+    for row in read_mcqs(path):
+        fact = row.fields.get("fact1")
+        if row.mcq is None or not isinstance(fact, str) or not fact.strip():
+            raise UserError(
+                f"{path} line {row.line} has no 'fact1'; leave 'fact' out of the recipe, or use a file that has facts"
+            )
+        found |= {f"{path.name} line {row.line}": fact} | ({row.mcq.id: fact} if row.mcq.id else {})
+    return found
+
+
+def split_questions(asked: Sequence[Asked], split: Split, seed: int) -> list[list[Asked]]:
+    """Return the questions in as many parts as the split has shares; equal questions (normalized) in one part."""
+    groups: dict[str, list[Asked]] = {}
+    for place, one in enumerate(asked):
+        key = normalize(one.mcq.question) if split.by == "prompt" else str(place)
+        groups.setdefault(key, []).append(one)
+    order = sorted(groups, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
+    parts: list[list[Asked]] = [[] for _ in split.parts]
+    done = 0.0
+    for key in order:
+        share, at = 100 * (done + len(groups[key]) / 2) / len(asked), 0
+        while at < len(parts) - 1 and share > sum(split.parts[: at + 1]):
+            at += 1
+        parts[at] += groups[key]
+        done += len(groups[key])
+    if not all(parts):
+        raise UserError(f"{len(asked)} questions are too few to split {'/'.join(f'{part:g}' for part in split.parts)}")
+    return parts

@@ -1,0 +1,45 @@
+"""Keyed questions with their passages → preference pairs: the right option before a wrong one."""
+
+from collections.abc import Sequence
+
+from assistant.answer import TOGETHER, Assistant
+from assistant.card import ScoringKind
+from assistant.model import LanguageModel
+from assistant.prompt import Prompt, render
+from assistant.scoring import OptionScores, score
+from ingest.course import Course
+from training.gather import Asked
+from training.pairs import Message, Pair
+
+
+def option_pairs(
+    lm: LanguageModel, asked: Sequence[Asked], scoring: ScoringKind, passages: int, *, hardest: bool = False
+) -> list[Pair]:
+    """Return the right option against each wrong one, or with `hardest` against the one that `lm` holds likeliest.
+
+    Prompts and completions are what the assistant scores, retrieved passages and the space before a completion included.
+    """
+    courses = {one.course for one in asked}
+    assistants = {
+        name: Assistant(lm, Course.open(name) if name else None, scoring=scoring, passages=passages) for name in courses
+    }
+    prompts = [_prompt(assistants[one.course], one) for one in asked]
+    scores: list[OptionScores] = []
+    for start in range(0, len(prompts) if hardest else 0, TOGETHER):
+        scores += score(lm, prompts[start : start + TOGETHER], scoring, lm.card.normalization)
+    pairs = []
+    for place, (one, prompt) in enumerate(zip(asked, prompts, strict=True)):
+        right = one.mcq.letters.index(one.mcq.answer or "")
+        wrong = [option for option in range(len(one.mcq.options)) if option != right]
+        if hardest:
+            wrong = [max(wrong, key=lambda option: scores[place].scores[option])]
+        said = prompt.continuations
+        for option in wrong:
+            pairs.append(Pair((Message("user", prompt.prefix),), said[right], said[option], one.place, place + 1))
+    return pairs
+
+
+def _prompt(assistant: Assistant, one: Asked) -> Prompt:
+    if one.fact is not None:
+        return render(one.mcq, (one.fact,), assistant.scoring, one.examples, assistant.lm.card.template)
+    return assistant.prepare(one.mcq, one.examples)[1]
