@@ -12,7 +12,7 @@ from assistant import evaluate as asking
 from assistant import stats
 from assistant.evaluate import Comparison
 from assistant.items import Item, read_items
-from assistant.model import LanguageModel, Quantization, load_model
+from assistant.model import DtypeName, LanguageModel, Quantization, load_model
 from ingest.errors import UserError
 from training.bootstrap import Estimate, mean, of_sums
 from training.likelihood import Likelihood, encode, likelihoods
@@ -28,11 +28,15 @@ Progress = Callable[[int, int], None]  # items read, items in all, over all vari
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A model to evaluate: what reports call it, what `load_model` takes (None: the embedded one), and how it is quantized."""
+    """A model to evaluate: what reports call it, what `load_model` takes (None: the embedded one), and how it computes.
+
+    In 16 bits, rounding moves an answer's log-likelihood by tenths of a nat: small rewards need `dtype` "fp32".
+    """
 
     name: str
     model: str | None
     quantize: Quantization = "none"
+    dtype: DtypeName = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +151,7 @@ def evaluate(
     max_length: int = 1024,
     seed: int = 0,
     locate: Callable[[File | Questions], Path] = lambda source: source.file,
-    load: Callable[[Variant], LanguageModel] = lambda variant: load_model(variant.model, quantize=variant.quantize),
+    load: Callable[[Variant], LanguageModel] = lambda one: load_model(one.model, quantize=one.quantize, dtype=one.dtype),
     on_progress: Progress = lambda *_: None,
 ) -> Report:
     """Measure the variants on the files of `evaluation`, and on held-out `pairs` where it wants preferences.
@@ -261,7 +265,7 @@ def _answers(
         done = now
 
     passages = evaluation.passages if course else None
-    named = asking.Variant(variant.name, lm.quantization, course, evaluation.scoring, passages)
+    named = asking.Variant(variant.name, lm.quantization, course, evaluation.scoring, passages, variant.dtype)
     return asking.evaluate(named, asked.items, assistant, show)
 
 
