@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from assistant.formats import read_mcqs
 from assistant.items import read_items
 from assistant.mcq import MCQ
 from ingest.course import Course
@@ -62,24 +61,13 @@ def questions(recipe: Recipe, wanted: Sequence[Questions], data: Path | None) ->
         if items.bad:
             more = f", and {len(items.bad) - _NAMED} more" if len(items.bad) > _NAMED else ""
             raise UserError(f"bad rows: {'; '.join(items.bad[:_NAMED])}{more}; mend them or take them out")
-        if items.without_key:
-            raise UserError(f"{path}: {items.without_key} questions have no key, and training needs one for each")
-        facts = _facts(path) if one.fact else {}
+        if items.keyless:
+            more = f" (and {len(items.keyless) - 1} more questions)" if len(items.keyless) > 1 else ""
+            raise UserError(f"{items.keyless[0]}{more}: no key, and training needs one for each; add 'answer'")
         for item in items.items:
-            found.append(Asked(f"{path.name} {item.id}", item.mcq, item.examples, one.course, facts.get(item.id)))
-    return found
-
-
-def _facts(path: Path) -> dict[str, str]:
-    """Return what each row of a question file states as its fact, by the row's id and by its line."""
-    found = {}
-    for row in read_mcqs(path):
-        fact = row.fields.get("fact1")
-        if row.mcq is None or not isinstance(fact, str) or not fact.strip():
-            raise UserError(
-                f"{path} line {row.line} has no 'fact1'; leave 'fact' out of the recipe, or use a file that has facts"
-            )
-        found |= {f"{path.name} line {row.line}": fact} | ({row.mcq.id: fact} if row.mcq.id else {})
+            if one.fact and not item.fact:
+                raise UserError(f"{item.place}: no 'fact1'; leave 'fact' out of the recipe, or use a file that has facts")
+            found.append(Asked(item.place, item.mcq, item.examples, one.course, item.fact if one.fact else None))
     return found
 
 
