@@ -37,7 +37,7 @@ def read_preferences(path: Path, seed: int = 0) -> Iterator[PairRow]:
         if record.error:
             yield PairRow(record.line, None, record.error)
         else:
-            yield from _rows(record.value, path.name, record.line, seed)
+            yield from read_row(record.value, path.name, record.line, seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,8 @@ class _Found:
     tied: bool = False
 
 
-def _rows(record: Any, source: str, line: int, seed: int) -> Iterator[PairRow]:
+def read_row(record: Any, source: str, line: int, seed: int = 0) -> Iterator[PairRow]:
+    """Yield the pairs of one row as JSON gave it, which stood in the file `source`; a row without one is yielded with its error."""
     layout = None
     try:
         layout = _recognize(record)
