@@ -52,7 +52,7 @@ class _Found:
 
 
 def read_row(record: Any, source: str, line: int, seed: int = 0) -> Iterator[PairRow]:
-    """Yield the pairs of one row as JSON gave it, which stood in the file `source`; a row without one is yielded with its error."""
+    """Yield the pairs of one row as JSON gave it, which stood in the file `source`; one without is yielded with its error."""
     layout = None
     try:
         layout = _recognize(record)

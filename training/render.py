@@ -63,7 +63,7 @@ def _chat(prompt: Sequence[Message], answer: str, tokenizer: Any) -> Rendered:
         prompt = fold_system(prompt)
         asked = written(prompt, add_generation_prompt=True)
     whole = written([*prompt, Message("assistant", answer)])
-    # Where the template writes an answer in another way than it asks for one, nothing of it is found, and `answer` stands alone.
+    # Where the template writes an answer in another way than it asks for one, it is not found, and stands alone.
     before, said, after = whole[len(asked) :].rpartition(answer.strip()) if whole.startswith(asked) else ("", "", "")
     # What closes the turn belongs to the answer, not the white space between turns; a template that closes none gets an end.
     return Rendered(asked, before + (said or answer) + (after.rstrip() or tokenizer.eos_token or ""), is_whole=True)
