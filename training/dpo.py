@@ -78,7 +78,7 @@ def dpo_trainer(
     longest = min(fitting.max_length, lm.window)
     train, held = (pair_rows(pairs, lm.tokenizer, job.format, longest) for pairs in (pairs_train, pairs_held))
     if not train.encoded:
-        raise UserError(f"no pair is left to train on ({_reasons(train.left_out)}); give others, or raise max_length")
+        raise UserError(f"no pair is left to train on ({train.reasons}); give others, or raise max_length")
     settings = arguments(
         DPOConfig, job, fitting, METRICS, held=bool(held.encoded), beta=stage.beta, loss_type=[stage.loss],
         label_smoothing=stage.label_smoothing, max_length=None, precompute_ref_log_probs=True,
@@ -106,10 +106,6 @@ def dpo_trainer(
         "pairs": {"train": train.counts, "held_out": held.counts},
         "reference": {"seconds": round(seconds, 2), "reused": all(found.reused for found in known)},
     }  # fmt: skip
-
-
-def _reasons(left_out: dict[str, int]) -> str:
-    return "; ".join(f"{count} left out: {reason}" for reason, count in left_out.items()) or "there was none"
 
 
 def _dataset(rows: Sequence[Encoded], known: References) -> Any:

@@ -27,6 +27,11 @@ class Rows:
         """The numbers of rows as metrics say them."""
         return {"rows": len(self.encoded), "cut": self.cut, "left_out": self.left_out}
 
+    @property
+    def reasons(self) -> str:
+        """Why rows are not among them, in words."""
+        return "; ".join(f"{count} left out: {reason}" for reason, count in self.left_out.items()) or "there was none"
+
 
 def pair_rows(pairs: Sequence[Pair], tokenizer: Any, form: Format, longest: int) -> Rows:
     """Return the pairs as rows of at most `longest` tokens, prompt and one answer together.
