@@ -233,23 +233,3 @@ def build_for_ever(variant: Variant) -> Any:
     """Write this process's id to the file that the variant's model is called, and never return."""
     Path(str(variant.model)).write_text(str(os.getpid()), encoding="ascii")
     time.sleep(600)
-
-
-def save_tiny(folder: Path, tokenizer: Any, architecture: str = "llama", **changes: Any) -> Path:
-    """Save a model of random weights, a few hundred times smaller than the published ones, with `tokenizer`; returns `folder`."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    sizes: dict[str, dict[str, Any]] = {
-        "llama": {
-            "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-            "num_key_value_heads": 2, "max_position_embeddings": 512,
-        },
-        "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512},
-    }  # fmt: skip
-    torch.manual_seed(0)
-    marks = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    config = AutoConfig.for_model(architecture, vocab_size=len(tokenizer), **sizes[architecture], **marks, **changes)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder

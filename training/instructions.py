@@ -51,7 +51,8 @@ def read_instructions(path: Path) -> Iterator[InstructionRow]:
             yield InstructionRow(record.line, None, record.error)
         elif _is_preference(record.value):
             for row in read_row(record.value, path.name, record.line):
-                chosen = row.pair and Instruction(row.pair.prompt, row.pair.chosen, path.name, record.line)
+                pair = row.pair
+                chosen = None if pair is None else Instruction(pair.prompt, pair.chosen, path.name, record.line)
                 yield _checked(record.line, chosen, row.error)
         else:
             try:

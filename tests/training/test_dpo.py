@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from fakes import save_tiny
 from safetensors.torch import load_file
+from tiny import tiny_model
 
 import training.dpo
 import training.reference
@@ -25,7 +25,7 @@ from training.recipe import DPO, Adapter, File, Fitting
 from training.reference import references
 from training.rows import pair_rows
 
-WORDS = "river stone cloud engine copper window garden violin ladder anchor basket candle desert forest harbor lamp".split()
+WORDS = ["river", "stone", "cloud", "engine", "copper", "window", "garden", "violin", "ladder", "anchor", "basket", "candle"]
 LORA = Adapter(rank=4, alpha=16)
 
 
@@ -58,7 +58,7 @@ def tiny(lm: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
     def folder(architecture: str = "llama") -> Path:
         if architecture not in made:
-            made[architecture] = save_tiny(tmp_path_factory.mktemp("tiny") / architecture, lm.tokenizer, architecture)
+            made[architecture] = tiny_model(architecture, tmp_path_factory.mktemp("tiny") / architecture, lm.tokenizer)
         return made[architecture]
 
     return folder
@@ -258,7 +258,7 @@ def test_references_are_kept_for_the_same_rows_and_weights_only(
     assert (again.logps == first.logps).all()
 
 
-class Stop(Exception):
+class KilledError(Exception):
     """What stands for a kill."""
 
 
@@ -268,11 +268,11 @@ def test_a_run_that_was_killed_goes_on_to_the_same_result(job: Callable[..., Job
     class Kill(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
             if state.global_step == 3:
-                raise Stop
+                raise KilledError
 
     stage = settings(Adapter(rank=4, dropout=0.1), max_steps=5, evaluate_every=2, accumulation=1)
     run_dpo(stage, job("whole"), PAIRS, [pair(20)])
-    with pytest.raises(Stop):
+    with pytest.raises(KilledError):
         run_dpo(stage, job("killed"), PAIRS, [pair(20)], [Kill()])
     assert not job("killed").model_folder.exists()
     metrics = run_dpo(stage, job("killed", resume=True), PAIRS, [pair(20)])
