@@ -1,6 +1,7 @@
-"""Files of questions → MCQ records: the two course layouts, MMLU, ARC, OpenBookQA, MedMCQA, and CSV with a header."""
+"""Files of questions → MCQ records: the two course layouts, MMLU, ARC, OpenBookQA, MedMCQA, GPQA, and CSV with a header."""
 
 import csv
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ class Format(StrEnum):
     arc = "arc"
     openbookqa = "openbookqa"
     medmcqa = "medmcqa"
+    gpqa = "gpqa"
     csv = "csv"
 
 
@@ -48,10 +50,11 @@ def read_mcqs(path: Path, format: str | None = None) -> Iterator[Row]:  # noqa: 
       also as `{"text": [...], "label": [...]}`; labels are letters or numbers
     - openbookqa: as arc, with `fact1`
     - medmcqa: `{"question", "opa", "opb", "opc", "opd", "cop"}`, `cop` counted from 1
+    - gpqa: `{"Question", "Correct Answer", "Incorrect Answer 1", ...}`, the options in an order of their own, the same always
     - mmlu: CSV without a header, `question,A,B,C,D,letter`; a name like `anatomy_test.csv` gives the subject
     - csv: CSV with a header `question,A,B,...,answer` (also `1,2,...`, `id`, `subject`)
 
-    `.jsonl` holds an object a line, `.json` the same or a list of objects, `.csv` one of the last two or medmcqa. Where
+    `.jsonl` holds an object a line, `.json` the same or a list of objects, `.csv` one of the last two, medmcqa or gpqa. Where
     `format` is given, rows are read in that layout and no other. A row that holds no question is yielded with its error;
     other keys are left alone. Raises UserError where the file as a whole cannot be read.
     """
@@ -206,6 +209,8 @@ def _recognize(record: Mapping[str, Any] | _Cells) -> Format:
     if isinstance(record, _Cells):
         return Format.mmlu
     choices = record.get("choices")
+    if any(str(name).strip().lower() == _CORRECT for name in record):
+        return Format.gpqa
     if record.get("opa") is not None:
         return Format.medmcqa
     if (
@@ -285,6 +290,28 @@ def _medmcqa(record: Any) -> MCQ:
     return _mcq(record, question, _without_empty_end(options), NUMBERS, key)
 
 
+_CORRECT, _INCORRECT = "correct answer", "incorrect answer"
+
+
+def _gpqa(record: Any) -> MCQ:
+    if isinstance(record, _Cells):
+        raise QuestionError("the row has no names; give the file a header line")
+    named = {str(name).strip().lower(): value for name, value in record.items()}
+    question = _text(named, "question")
+    wrong = [_text(named, name) for name in sorted(named) if name.startswith(_INCORRECT) and named[name] not in (None, "")]
+    if not wrong:
+        raise QuestionError("no 'Incorrect Answer 1'")
+    # The right one stands first in the file. By a hash, every option is as likely to stand anywhere.
+    right = _text(named, _CORRECT)
+
+    def place(option: str) -> bytes:
+        return hashlib.sha256(f"{question}\n{option}".encode(errors="replace")).digest()
+
+    options = sorted([right, *wrong], key=place)
+    key = LETTERS[options.index(right)]
+    return _mcq({"id": named.get("record id")}, question, [option.strip() for option in options], LETTERS, key)
+
+
 _QUESTION = ("question", "prompt", "input")
 _ANSWER = ("answer", "target", "answerkey", "key")
 
@@ -307,6 +334,7 @@ _READERS: dict[Format, Callable[[Any], MCQ]] = {
     Format.arc: _arc,
     Format.openbookqa: _openbookqa,
     Format.medmcqa: _medmcqa,
+    Format.gpqa: _gpqa,
     Format.csv: _csv,
 }
 

@@ -370,3 +370,24 @@ def test_all_mmlu_subjects_are_read_whole(data: Path) -> None:
     for path in sorted((data / "mcqa" / "mmlu" / "dev").glob("*.csv")):
         rows = list(read_mcqs(path))
         assert [len(row.mcq.options) if row.mcq else row.error for row in rows] == [4] * 5
+
+
+def test_gpqa_puts_the_right_answer_anywhere_but_always_there(tmp_path: Path) -> None:
+    header = "Question,Correct Answer,Incorrect Answer 1,Incorrect Answer 2,Incorrect Answer 3,Record ID"
+    lines = [f"What is {n} + {n}?,{2 * n},{2 * n + 1},{2 * n + 2},{2 * n + 3},rec{n}" for n in range(40)]
+    path = tmp_path / "gpqa_main.csv"
+    path.write_text("\n".join([header, *lines]), encoding="utf-8")
+    mcqs = [row.mcq for row in read_mcqs(path)]
+    keys = []
+    for n, mcq in enumerate(mcqs):
+        assert mcq is not None
+        assert mcq.answer is not None
+        assert mcq.options[mcq.letters.index(mcq.answer)] == str(2 * n)
+        assert mcq.id == f"rec{n}"
+        keys.append(mcq.answer)
+    assert set(keys) == {"A", "B", "C", "D"}
+    assert [row.mcq for row in read_mcqs(path)] == mcqs
+    path = tmp_path / "gpqa.jsonl"
+    path.write_text('{"Question": "Why?", "Correct Answer": "So"}\n', encoding="utf-8")
+    (bad,) = read_mcqs(path)
+    assert "no 'Incorrect Answer 1'" in bad.error
