@@ -1,14 +1,19 @@
 """What all trained stages share: the model to train, the trainer's arguments, and what is kept at the end."""
 
 import json
+import os
+import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from assistant.card import CARD_FILE, Card
+from assistant.model import DtypeName, LanguageModel, fingerprint, load_model
 from ingest.errors import UserError
+from ingest.home import replaced_folder
 from training.recipe import Adapter, Architecture, Fitting, Format
 
 if TYPE_CHECKING:
@@ -69,6 +74,41 @@ def targets(architecture: Architecture, wanted: str | tuple[str, ...]) -> list[s
     return [*(attention if wanted in ("attention", "all") else ()), *(dense if wanted in ("dense", "all") else ())]
 
 
+def start(job: Job, fitting: Fitting, adapter: Adapter | None) -> LanguageModel:
+    """Load the model that a stage begins with, ready to be trained.
+
+    Under an adapter, its weights are in the format that products are computed in, or quantized as the adapter says; without
+    one they are in single precision, where small updates are not lost. It has no dropout of its own, because a reference must
+    say the same each time, and a padding token. Raises UserError (ModelError) where it cannot be loaded.
+    """
+    import torch
+
+    if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # each process of a launch has a GPU of its own
+    names: dict[torch.dtype, DtypeName] = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+    lm = load_model(
+        job.model,
+        quantize="none" if adapter is None else adapter.base,
+        dtype="fp32" if adapter is None else names[precision(fitting)],
+        tokenizer=job.tokenizer,
+        on_status=job.on_status,
+    )
+    if lm.tokenizer.pad_token is None:
+        lm.tokenizer.pad_token = lm.tokenizer.eos_token or lm.tokenizer.unk_token
+    _without_dropout(lm.model)
+    return lm
+
+
+def _without_dropout(model: Any) -> None:
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):  # what attention is called with
+            module.attention_dropout = 0.0
+
+
 def adapter_config(model: Any, adapter: Adapter, architecture: Architecture) -> Any:
     """Return PEFT's settings for `adapter`. Raises UserError where a target is not in `model`."""
     try:
@@ -84,36 +124,76 @@ def adapter_config(model: Any, adapter: Adapter, architecture: Architecture) -> 
     return LoraConfig(
         r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=names,
         use_dora=adapter.method == "dora", task_type="CAUSAL_LM",
+        fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
     )  # fmt: skip
 
 
 def with_adapter(model: Any, adapter: Adapter, architecture: Architecture) -> Any:
-    """Return `model` with new adapters in it, which alone have gradients. Raises UserError where a target is not there."""
-    config = adapter_config(model, adapter, architecture)
-    from peft import get_peft_model, prepare_model_for_kbit_training
+    """Return `model` with new adapters in it, which alone have gradients, in single precision.
 
+    Raises UserError where a target is not in `model`.
+    """
+    config = adapter_config(model, adapter, architecture)
+    from peft import get_peft_model
+
+    with known_warnings():
+        adapted = get_peft_model(model, config)
+    in_single_precision(adapted)
+    return adapted
+
+
+def in_single_precision(model: Any) -> None:
+    """Keep what is trained in 32 bits: in bfloat16, an update below 0.4 % of a weight is lost (TRL rounds adapters to it)."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+@contextmanager
+def known_warnings() -> Iterator[None]:
+    """Pass over what the libraries say of each other."""
     with warnings.catch_warnings():
         # peft 0.21 asks transformers for something that transformers 5.23 renamed.
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing")
-        if adapter.base != "none":
-            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        return get_peft_model(model, config)
+        yield
+
+
+class Plain:
+    """What TRL's trainers do around training, left out: telemetry, cards of their own, and preparing rows that are prepared."""
+
+    def _send_telemetry(self) -> None:
+        pass
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write nothing: what a stage leaves behind is described by its own card and metrics."""
+
+    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+        return dataset
 
 
 def arguments(
-    kind: "Callable[..., _Arguments]", job: Job, fitting: Fitting, metrics: dict[str, str], **more: Any
+    kind: "Callable[..., _Arguments]", job: Job, fitting: Fitting, metrics: dict[str, str], held: bool = True, **more: Any
 ) -> _Arguments:
-    """Return a trainer's arguments of the class `kind`; `metrics` maps a recipe's names to the trainer's."""
+    """Return a trainer's arguments of the class `kind`; `metrics` maps a recipe's names to the trainer's.
+
+    `held` says whether there are held-out rows. Raises UserError where there are none, and the best weights on them are wanted.
+    """
     import torch
 
     on_gpu = torch.cuda.is_available()
     number = precision(fitting)
-    when = {"eval_strategy": "epoch", "save_strategy": "epoch"}
+    when: dict[str, Any] = {"eval_strategy": "epoch", "save_strategy": "epoch"}
     if fitting.evaluate_every is not None:
         every = fitting.evaluate_every
-        when = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": every, "save_steps": every}  # type: ignore[dict-item]
+        when = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": every, "save_steps": every}
+    if not held:
+        when["eval_strategy"] = "no"
     best = {}
     if fitting.best is not None:
+        if not held:
+            raise UserError(
+                f"no held-out rows are left to find the best {fitting.best} on; give more rows, or leave out 'best'"
+            )
         best = {
             "load_best_model_at_end": True,
             "metric_for_best_model": metrics[fitting.best],
@@ -130,20 +210,17 @@ def arguments(
         "num_train_epochs": fitting.epochs,
         "max_steps": job.max_steps or fitting.max_steps or -1,
         "learning_rate": fitting.learning_rate,
-        "lr_scheduler_type": fitting.schedule
-        if fitting.warmup == 0 or fitting.schedule != "constant"
-        else "constant_with_warmup",
+        "lr_scheduler_type": "constant_with_warmup" if fitting.schedule == "constant" and fitting.warmup else fitting.schedule,
         "warmup_steps": fitting.warmup,  # a share of all steps where below 1
         "optim": optimizer,
         "weight_decay": fitting.weight_decay,
         "max_grad_norm": fitting.max_grad_norm,
         "bf16": number == torch.bfloat16,
         "fp16": number == torch.float16,
-        "gradient_checkpointing": fitting.gradient_checkpointing,
+        "activation_checkpointing": fitting.gradient_checkpointing,
         "logging_steps": 1,
         "save_total_limit": 2,
         "report_to": list(fitting.loggers),
-        "logging_dir": str(job.folder / "logs"),
         "seed": job.seed,
         "data_seed": job.seed,
         "use_cpu": not on_gpu,
@@ -163,6 +240,82 @@ def precision(fitting: Fitting) -> "torch.dtype":
     if fitting.precision == "auto":
         return pick_dtype("cuda" if torch.cuda.is_available() else "cpu")
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[fitting.precision]
+
+
+def fit(trainer: Any, job: Job) -> dict[str, Any]:
+    """Train, from the last checkpoint where the job goes on with one; returns what the trainer measured.
+
+    These are `steps`, `loss` (its mean over them) and `seconds`; and `best`, the step whose weights were kept, where wanted.
+    """
+    from transformers import PrinterCallback
+    from transformers.trainer_utils import get_last_checkpoint
+
+    trainer.remove_callback(PrinterCallback)  # it prints what callbacks here show and keep
+    checkpoints = Path(trainer.args.output_dir)
+    last = get_last_checkpoint(str(checkpoints)) if job.resume and checkpoints.is_dir() else None
+    if last is None and trainer.is_world_process_zero():
+        shutil.rmtree(checkpoints, ignore_errors=True)  # of a run before this one
+    with known_warnings():
+        result = trainer.train(resume_from_checkpoint=last)
+    state = trainer.state
+    found = {"steps": state.global_step, "loss": result.training_loss, "seconds": round(result.metrics["train_runtime"], 1)}
+    return found | ({"best": state.best_global_step} if trainer.args.load_best_model_at_end else {})
+
+
+def held_out(trainer: Any) -> dict[str, float]:
+    """Return what was measured on the held-out rows with the weights that training ended with; empty without such rows."""
+    if trainer.eval_dataset is None:
+        return {}
+    step = trainer.state.best_global_step if trainer.args.load_best_model_at_end else trainer.state.global_step
+    known = [entry for entry in trainer.state.log_history if entry["step"] == step and "eval_loss" in entry]
+    found: dict[str, float] = known[-1] if known else trainer.evaluate()
+    speed = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_num_tokens")
+    return {
+        name.removeprefix("eval_"): value for name, value in found.items() if name.startswith("eval_") and name not in speed
+    }
+
+
+def last_epoch(trainer: Any, names: Sequence[str]) -> dict[str, float]:
+    """Return the means of what was logged under `names` over the last epoch of training."""
+    entries = [entry for entry in trainer.state.log_history if names[0] in entry]
+    entries = [entry for entry in entries if entry["epoch"] > entries[-1]["epoch"] - 1]
+    return {name: sum(entry[name] for entry in entries) / len(entries) for name in names} if entries else {}
+
+
+def finish(job: Job, lm: LanguageModel, model: Any) -> None:
+    """Save what was trained from `lm`: `adapter/` where `model` has one, and in `model/` all weights, in 16 bits.
+
+    The adapter's card names its base and the hash of that one's weights; the model's is that of `lm`. `model` is used up.
+    """
+    import torch
+    from transformers import AutoConfig
+
+    base = Path(lm.model.name_or_path)
+    stored = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False).dtype
+    if hasattr(model, "peft_config"):
+        named = str(Path(job.model).resolve()) if Path(job.model).is_dir() else job.model
+        with _new(job.folder / "adapter") as target, known_warnings():
+            model.save_pretrained(target)
+            (target / "README.md").unlink(missing_ok=True)  # an empty form
+            write_card(target, lm.card.model_copy(update={"base": named, "base_sha256": fingerprint(base)}))
+    merged = _merge(model).to(stored if stored in (torch.bfloat16, torch.float16) else torch.float16)
+    with _new(job.model_folder) as target:
+        merged.save_pretrained(target)
+        lm.tokenizer.save_pretrained(target)
+        write_card(target, lm.card.model_copy(update={"base": "", "base_sha256": "", "tokenizer": ""}))
+
+
+def _merge(model: Any) -> Any:
+    """Return a plain model with the adapter's share in its weights; the sum is formed in single precision."""
+    return model.float().merge_and_unload() if hasattr(model, "peft_config") else model
+
+
+@contextmanager
+def _new(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `folder`, and of what it held before."""
+    with replaced_folder(folder) as target:
+        yield target
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_card(folder: Path, card: Card) -> None:

@@ -37,7 +37,7 @@ def read_preferences(path: Path, seed: int = 0) -> Iterator[PairRow]:
         if record.error:
             yield PairRow(record.line, None, record.error)
         else:
-            yield from _rows(record.value, path.name, record.line, seed)
+            yield from read_row(record.value, path.name, record.line, seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,8 @@ class _Found:
     tied: bool = False
 
 
-def _rows(record: Any, source: str, line: int, seed: int) -> Iterator[PairRow]:
+def read_row(record: Any, source: str, line: int, seed: int = 0) -> Iterator[PairRow]:
+    """Yield the pairs of one row as JSON gave it, which stood in the file `source`; one without is yielded with its error."""
     layout = None
     try:
         layout = _recognize(record)
@@ -60,7 +61,7 @@ def _rows(record: Any, source: str, line: int, seed: int) -> Iterator[PairRow]:
             if isinstance(item, RowError):
                 yield PairRow(line, None, str(item), layout)
             else:
-                _check_prompt(item.prompt)
+                check_prompt(item.prompt)
                 pair = Pair(item.prompt, item.chosen, item.rejected, source, line, item.criteria, item.tied)
                 yield PairRow(line, pair, layout=layout)
     except RowError as error:
@@ -91,12 +92,12 @@ def _pair(record: Mapping[str, Any], _seed: int) -> list[_Found]:
     given = record.get("prompt")
     prompt: tuple[Message, ...] = ()
     if isinstance(given, str):
-        prompt = _turns(given.removesuffix(_ANSWER)) if _is_dialogue(given) else (Message("user", _text(record, "prompt")),)
+        prompt = _turns(given.removesuffix(_ANSWER)) if _is_dialogue(given) else (Message("user", read_text(record, "prompt")),)
     elif given is not None:
-        prompt = _messages(given, "prompt")
+        prompt = read_messages(given, "prompt")
     if isinstance(record["chosen"], str) and isinstance(record["rejected"], str):
-        return [_Found(_system(record) + prompt, _text(record, "chosen"), _text(record, "rejected"))]
-    chosen, rejected = (_messages(record[name], name) for name in ("chosen", "rejected"))
+        return [_Found(read_system(record) + prompt, read_text(record, "chosen"), read_text(record, "rejected"))]
+    chosen, rejected = (read_messages(record[name], name) for name in ("chosen", "rejected"))
     # The last message is the answer, even where both are the same.
     pairs = zip(chosen[:-1], rejected[:-1], strict=False)
     shared = tuple(one for one, _ in takewhile(lambda both: both[0] == both[1], pairs))
@@ -105,7 +106,7 @@ def _pair(record: Mapping[str, Any], _seed: int) -> list[_Found]:
     if chosen[-1].role != "assistant" or rejected[-1].role != "assistant":
         raise RowError("'chosen' and 'rejected' must end with a message of role 'assistant'")
     prompt = _joined(prompt, shared)
-    return [_Found(_system(record) + prompt, chosen[-1].content, rejected[-1].content)]
+    return [_Found(read_system(record) + prompt, chosen[-1].content, rejected[-1].content)]
 
 
 def _joined(prompt: tuple[Message, ...], shared: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -127,7 +128,7 @@ _TIES = ("AB", "BA", "TIE")
 
 
 def _course(record: Mapping[str, Any], _seed: int) -> Iterator[_Found | RowError]:
-    prompt = (Message("user", _text(record, "question_complete")),)
+    prompt = (Message("user", read_text(record, "question_complete")),)
     preferences = record.get("preference")
     if not isinstance(preferences, list) or not preferences:
         raise RowError("'preference' must be a list of at least one {A, B, overall, criteria}")
@@ -141,7 +142,7 @@ def _course(record: Mapping[str, Any], _seed: int) -> Iterator[_Found | RowError
 def _labeled(prompt: tuple[Message, ...], preference: Any) -> _Found:
     if not isinstance(preference, dict):
         raise RowError(f"a preference must be an object with A, B and overall, not {type(preference).__name__}")
-    answers = {"A": _text(preference, "A"), "B": _text(preference, "B")}
+    answers = {"A": read_text(preference, "A"), "B": read_text(preference, "B")}
     nested = preference.get("criteria")
     if nested is not None and not isinstance(nested, dict):
         raise RowError(f"'criteria' must be an object, not {type(nested).__name__}")
@@ -196,7 +197,7 @@ def _is_dialogue(text: str) -> bool:
 
 
 def _dialogue(record: Mapping[str, Any], _seed: int) -> list[_Found]:
-    chosen, rejected = _text(record, "chosen"), _text(record, "rejected")
+    chosen, rejected = read_text(record, "chosen"), read_text(record, "rejected")
     shorter = min(len(chosen), len(rejected))
     shared = next((at for at in range(shorter) if chosen[at] != rejected[at]), shorter)
     cut = chosen.rfind(_ANSWER, 0, shared)
@@ -217,16 +218,16 @@ def _turns(dialogue: str) -> tuple[Message, ...]:
 
 
 def _orca(record: Mapping[str, Any], _seed: int) -> list[_Found]:
-    question = Message("user", _text(record, "question"))
-    return [_Found((*_system(record), question), _text(record, "chosen"), _text(record, "rejected"))]
+    question = Message("user", read_text(record, "question"))
+    return [_Found((*read_system(record), question), read_text(record, "chosen"), read_text(record, "rejected"))]
 
 
 def _scored(record: Mapping[str, Any], seed: int) -> list[_Found]:
-    question = _text(record, "instruction" if record.get("instruction") is not None else "prompt")
+    question = read_text(record, "instruction" if record.get("instruction") is not None else "prompt")
     completions = record["completions"]
     if not isinstance(completions, list) or not all(isinstance(completion, dict) for completion in completions):
         raise RowError("'completions' must be a list of {response, overall_score}")
-    scored = [(score, _text(item, "response")) for item in completions if (score := _score(item)) is not None]
+    scored = [(score, read_text(item, "response")) for item in completions if (score := _score(item)) is not None]
     if len(scored) < 2:
         raise RowError(f"a pair needs two completions with an 'overall_score' (or 'score'), this row has {len(scored)}")
     best, chosen = max(scored, key=lambda item: item[0])
@@ -234,7 +235,9 @@ def _scored(record: Mapping[str, Any], seed: int) -> list[_Found]:
     if not lower:
         raise RowError(f"all {len(scored)} completions have the score {best:g}; none is preferred")
     # Drawn by what the row says, not by where it stands: the same rows in another order give the same pairs.
-    return [_Found((*_system(record), Message("user", question)), chosen, random.Random(f"{seed} {question}").choice(lower))]
+    return [
+        _Found((*read_system(record), Message("user", question)), chosen, random.Random(f"{seed} {question}").choice(lower))
+    ]
 
 
 def _score(completion: Mapping[str, Any]) -> float | None:
@@ -254,11 +257,11 @@ def _sharegpt(record: Mapping[str, Any], _seed: int) -> list[_Found]:
     turns = record["conversations"]
     if not isinstance(turns, list) or not turns:
         raise RowError("'conversations' must be a list of at least one {from, value}")
-    prompt = tuple(_message(turn, "conversations", "from", "value") for turn in turns)
-    chosen, rejected = (_message(record.get(name), name, "from", "value") for name in ("chosen", "rejected"))
+    prompt = tuple(read_message(turn, "conversations", "from", "value") for turn in turns)
+    chosen, rejected = (read_message(record.get(name), name, "from", "value") for name in ("chosen", "rejected"))
     if chosen.role != "assistant" or rejected.role != "assistant":
         raise RowError("'chosen' and 'rejected' must be from 'gpt'")
-    return [_Found(_system(record) + prompt, chosen.content, rejected.content)]
+    return [_Found(read_system(record) + prompt, chosen.content, rejected.content)]
 
 
 _READERS: dict[Layout, Callable[[Mapping[str, Any], int], Sequence[_Found] | Iterator[_Found | RowError]]] = {
@@ -271,30 +274,33 @@ _READERS: dict[Layout, Callable[[Mapping[str, Any], int], Sequence[_Found] | Ite
 }
 
 
-def _system(record: Mapping[str, Any]) -> tuple[Message, ...]:
+def read_system(record: Mapping[str, Any]) -> tuple[Message, ...]:
     """Return the message that the row's `system` text makes, none where it is empty."""
     if record.get("system") is None:
         return ()
-    text = _text(record, "system")
+    text = read_text(record, "system")
     return (Message("system", text),) if text.strip() else ()
 
 
-def _messages(value: Any, name: str) -> tuple[Message, ...]:
+def read_messages(value: Any, name: str) -> tuple[Message, ...]:
+    """Return the conversation of a list of {role, content}; raises RowError naming the key `name`."""
     if not isinstance(value, list) or not value:
         raise RowError(f"'{name}' must be a text or a list of {{role, content}}, and not empty")
-    return tuple(_message(item, name, "role", "content") for item in value)
+    return tuple(read_message(item, name, "role", "content") for item in value)
 
 
-def _message(value: Any, name: str, role: str, content: str) -> Message:
+def read_message(value: Any, name: str, role: str, content: str) -> Message:
+    """Return one turn, from the keys `role` and `content` of `value`; raises RowError naming the key `name`."""
     if not isinstance(value, dict) or not isinstance(value.get(role), str):
         raise RowError(f"'{name}' must hold messages of the form {{{role}, {content}}}")
     known = _SPEAKERS.get(value[role].lower())
     if known is None:
         raise RowError(f"'{name}' holds a message of role '{value[role]}'; known are {', '.join(_SPEAKERS)}")
-    return Message(known, _text(value, content))
+    return Message(known, read_text(value, content))
 
 
-def _text(record: Mapping[str, Any], name: str) -> str:
+def read_text(record: Mapping[str, Any], name: str) -> str:
+    """Return the text under a key of a row; raises RowError where there is none."""
     value = record.get(name)
     if value is None:
         raise RowError(f"no '{name}'; the keys are {', '.join(map(str, record))}")
@@ -307,7 +313,8 @@ def _text(record: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _check_prompt(prompt: Sequence[Message]) -> None:
+def check_prompt(prompt: Sequence[Message]) -> None:
+    """Raise RowError where a prompt does not end with something that a user says."""
     if not prompt:
         raise RowError("no 'prompt', and 'chosen' and 'rejected' share no beginning")
     if prompt[-1].role != "user":

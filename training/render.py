@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ingest.errors import UserError
 from training.pairs import Message, fold_system
 from training.recipe import Format
 
@@ -32,7 +33,8 @@ def render(prompt: Sequence[Message], answer: str, form: Format, tokenizer: Any)
 
     `chat` is the tokenizer's template, system texts folded into the first user's turn where it knows none. `alpaca` and
     `plain` put several turns one after the other, each after its speaker. `verbatim` takes one user's turn as it is, and adds
-    no end: the answer stands in the middle of a text, as the options of a question do.
+    no end: the answer stands in the middle of a text, as the options of a question do. `answer` is not blank. Raises UserError
+    where the tokenizer has no chat template.
     """
     end = tokenizer.eos_token or ""
     if form == "verbatim":
@@ -53,26 +55,24 @@ def _chat(prompt: Sequence[Message], answer: str, tokenizer: Any) -> Rendered:
         rows = [{"role": message.role, "content": message.content} for message in messages]
         return str(tokenizer.apply_chat_template(rows, tokenize=False, **more))
 
+    if not tokenizer.chat_template:
+        raise UserError("the model's tokenizer has no chat template; set format: plain or format: alpaca in the recipe")
     try:
         asked = written(prompt, add_generation_prompt=True)
     except TemplateError:  # it knows no system text
         prompt = fold_system(prompt)
         asked = written(prompt, add_generation_prompt=True)
     whole = written([*prompt, Message("assistant", answer)])
-    if whole.startswith(asked) and whole[len(asked) :].startswith(answer.strip()):
-        said = whole[len(asked) :].rstrip("\n")
-    else:  # the template writes the last turn in another way than it asks for one
-        said = answer
-    end = tokenizer.eos_token or ""
-    if said == answer.strip() or not said.endswith(end):
-        said += end if said.strip() == answer.strip() else ""
-    return Rendered(asked, said, is_whole=True)
+    # Where the template writes an answer in another way than it asks for one, it is not found, and stands alone.
+    before, said, after = whole[len(asked) :].rpartition(answer.strip()) if whole.startswith(asked) else ("", "", "")
+    # What closes the turn belongs to the answer, not the white space between turns; a template that closes none gets an end.
+    return Rendered(asked, before + (said or answer) + (after.rstrip() or tokenizer.eos_token or ""), is_whole=True)
 
 
 def tokenize(rendered: Rendered, tokenizer: Any) -> tuple[list[int], list[int]]:
     """Return the ids of prompt and answer, tokenized together and cut where the prompt's own tokens end.
 
-    So that a joint inside a token belongs to the answer, as when the answer is written after the prompt.
+    A token that holds the end of the prompt and the beginning of the answer belongs to the answer, which is never empty.
     """
     special = not rendered.is_whole
     prompt = tokenizer(rendered.prompt, add_special_tokens=special)["input_ids"]
