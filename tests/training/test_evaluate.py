@@ -14,7 +14,10 @@ from typer.testing import CliRunner
 
 from assistant.answer import Assistant
 from assistant.items import read_items
+from assistant.mcq import MCQ
 from assistant.model import LanguageModel, load_model
+from assistant.prompt import render
+from assistant.scoring import score
 from ingest.errors import UserError
 from training import cli_evaluate
 from training.bootstrap import mean, of_sums
@@ -162,6 +165,23 @@ def test_questions_are_answered_as_the_assistant_answers_them(folders: tuple[Pat
         letters = [assistant.answer(item.mcq).letter for item in items]
         assert [outcome.letter for outcome in summary.result.outcomes] == letters
         assert summary.correct == sum(letter == item.key for letter, item in zip(letters, items, strict=True))
+
+
+def test_questions_with_facts_are_asked_with_them(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    facts = ["Plants take in carbon dioxide.", "Ice is frozen water.", "Veins lead to the heart."]
+    rows = [one | {"fact1": fact} for one, fact in zip(QUESTIONS, facts, strict=True)]
+    file = tmp_path / "facts.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    wanted = Evaluation(kind="evaluate", questions=(Questions(file=file, fact=True),), scoring="cloze")
+    report = evaluate([Variant("a", str(folders[0]), dtype="fp32")], wanted)
+    lm = load_model(str(folders[0]), dtype="fp32")
+    for row, outcome in zip(rows, report.questions[0].summaries[0].result.outcomes, strict=True):
+        prompt = render(MCQ(row["question"], tuple(row["choices"])), [row["fact1"]], "cloze")
+        (scores,) = score(lm, [prompt], "cloze", lm.card.normalization)
+        assert outcome.probabilities == pytest.approx(scores.probabilities(lm.card.temperature), abs=1e-4)
+    file.write_text(json.dumps(QUESTIONS[0]) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"facts.jsonl line 1: no 'fact1'; leave 'fact' out of the recipe"):
+        evaluate([Variant("a", "no-such-model")], wanted)
 
 
 def test_the_same_model_gains_nothing(folders: tuple[Path, Path]) -> None:
