@@ -222,7 +222,7 @@ def test_dropout_is_the_adapters_alone(job: Callable[..., Job]) -> None:
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.1)
         batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-        return [float(trainer.compute_loss(trainer.model, batch)) for _ in range(2)]
+        return [trainer.compute_loss(trainer.model, batch).item() for _ in range(2)]
 
     with_dropout, without = losses(0.3), losses(0.0)
     assert without[0] == without[1]
