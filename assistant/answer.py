@@ -227,6 +227,13 @@ class Assistant:
             hits = self.course.search("\n".join((mcq.question, *mcq.options)), self.passages)
         return self._fitted(mcq, hits, examples)
 
+    def shown(self, mcq: MCQ, examples: Sequence[MCQ] = ()) -> list[Hit]:
+        """Return the passages that an answer to `mcq` reads, most relevant first: those that fit, if any is about it.
+
+        Raises ModelError where the question alone does not fit the window.
+        """
+        return self._prepared(mcq, examples, evidence=False).hits
+
     def _fitted(self, mcq: MCQ, hits: list[Hit], examples: Sequence[MCQ]) -> tuple[list[Hit], Prompt, int]:
         found = len(hits)
         while True:

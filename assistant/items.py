@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
-from assistant.formats import read_mcqs
+from assistant.formats import Row, read_mcqs
 from assistant.mcq import MCQ
 from ingest.errors import UserError, did_you_mean
 
@@ -15,12 +15,17 @@ _SUFFIXES = (".jsonl", ".json", ".csv")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A keyed question with a name of its own in the evaluation, and the solved examples that its prompt shows first."""
+    """A keyed question with a name of its own in the evaluation, and the solved examples that its prompt shows first.
+
+    `place` is where it stands, as "FILE line N"; `fact` is what its row says that the answer rests on (OpenBookQA's `fact1`).
+    """
 
     id: str
     mcq: MCQ
     subject: str
     examples: tuple[MCQ, ...] = ()
+    place: str = ""
+    fact: str = ""
 
     @property
     def key(self) -> str:
@@ -31,11 +36,16 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class ItemSet:
-    """The items, why rows could not be read (as "FILE line N: reason"), and how many questions have no key."""
+    """The items, why rows could not be read (as "FILE line N: reason"), and where questions without a key stand."""
 
     items: tuple[Item, ...]
     bad: tuple[str, ...] = ()
-    without_key: int = 0
+    keyless: tuple[str, ...] = ()
+
+    @property
+    def without_key(self) -> int:
+        """How many questions have no key."""
+        return len(self.keyless)
 
 
 def read_items(path: Path, *, shots: int = 0, subjects: Sequence[str] = (), limit: int | None = None) -> ItemSet:
@@ -45,15 +55,15 @@ def read_items(path: Path, *, shots: int = 0, subjects: Sequence[str] = (), limi
     takes at most so many, from all subjects in turn. With `shots`, each item gets the first so many questions of its
     subject from the folder `dev`. Raises UserError where there is no keyed question, or not enough examples.
     """
-    rows, bad, without_key = _read(_question_files(path))
+    rows, bad, keyless = _read(_question_files(path))
     if not rows:
-        if without_key:
+        if keyless:
             raise UserError(f"{path}: no question has a key, and an evaluation needs keys; add 'answer' with the right letter")
         raise UserError(f"{path} holds no question" + (f"; {bad[0]}" if bad else ""))
     items = _limited(_of_subjects(path, _named(rows), subjects), limit)
     if shots:
         items = _with_examples(items, path, shots)
-    return ItemSet(tuple(items), tuple(bad), without_key)
+    return ItemSet(tuple(items), tuple(bad), tuple(keyless))
 
 
 def _question_files(path: Path) -> list[Path]:
@@ -71,26 +81,32 @@ def _question_files(path: Path) -> list[Path]:
     return found
 
 
-def _read(files: Sequence[Path]) -> tuple[list[tuple[Path, int, MCQ]], list[str], int]:
-    """Return (file, line, question) of the keyed questions, what could not be read, and how many have no key."""
-    keyed, bad, without_key = [], [], 0
+def _read(files: Sequence[Path]) -> tuple[list[tuple[Path, Row, MCQ]], list[str], list[str]]:
+    """Return (file, row, question) of the keyed questions, what could not be read, and where those without a key stand."""
+    keyed, bad, keyless = [], [], []
     for file in files:
         for row in read_mcqs(file):
             if row.mcq is None:
                 bad.append(f"{file} line {row.line}: {row.error}")
             elif row.mcq.answer is None:
-                without_key += 1
+                keyless.append(f"{file} line {row.line}")
             else:
-                keyed.append((file, row.line, row.mcq))
-    return keyed, bad, without_key
+                keyed.append((file, row, row.mcq))
+    return keyed, bad, keyless
 
 
-def _named(rows: Sequence[tuple[Path, int, MCQ]]) -> list[Item]:
+def _named(rows: Sequence[tuple[Path, Row, MCQ]]) -> list[Item]:
     """Give each question its own id where no other has it, else its file and line."""
     ids = Counter(mcq.id for _, _, mcq in rows)
     return [
-        Item(mcq.id if mcq.id and ids[mcq.id] == 1 else f"{file.name} line {line}", mcq, _subject(file, mcq))
-        for file, line, mcq in rows
+        Item(
+            id=mcq.id if mcq.id and ids[mcq.id] == 1 else f"{file.name} line {row.line}",
+            mcq=mcq,
+            subject=_subject(file, mcq),
+            place=f"{file} line {row.line}",
+            fact=str(row.fields.get("fact1") or "").strip(),
+        )
+        for file, row, mcq in rows
     ]
 
 

@@ -89,8 +89,11 @@ def read(
     packed = rows(lengths, ROW_TOKENS, lanes)
     lm.tokens_read += sum(lengths)
 
+    kind = lm.device.type
+    cast, number = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+
     def read_one(row: list[int]) -> "list[tuple[int, _T]]":
-        with torch.inference_mode(not learning):  # a thread begins without it
+        with torch.inference_mode(not learning), torch.autocast(kind, number, cast):  # a thread begins without them
             logs_of_items = read_row(lm, [items[index] for index in row], kept)
             return [(index, take(index, logs)) for index, logs in zip(row, logs_of_items, strict=True)]
 

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     import torch
 
 _T = TypeVar("_T")
-__all__ = ["Encoded", "OptionScores", "check_window", "divisors", "encode", "score", "token_logprobs"]
+__all__ = [
+    "Encoded", "OptionScores", "check_window", "divisors", "encode", "encode_letters", "score", "target_logprobs",
+    "token_logprobs",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,20 @@ def encode(lm: LanguageModel, prompt: Prompt) -> Encoded:
     wholes = [lm.encode(prompt.prefix + continuation) for continuation in prompt.continuations]
     shared = min(_common_prefix([prefix, *wholes]), *(len(whole) - 1 for whole in wholes))
     return Encoded(prefix[:shared], [whole[shared:] for whole in wholes])
+
+
+def encode_letters(lm: LanguageModel, prompt: Prompt) -> tuple[Encoded, list[list[int]]] | None:
+    """Tokenize what comes before every letter alike, and find for each option the tokens that read as its letter.
+
+    None where the tokenizer needs several tokens for a letter.
+    """
+    wholes = [lm.encode(prompt.prefix + continuation) for continuation in prompt.continuations]
+    shared = _common_prefix(wholes)
+    if any(len(whole) != shared + 1 for whole in wholes):
+        return None
+    letters = [continuation.strip() for continuation in prompt.continuations]
+    ids = [sorted({whole[shared], *lm.letter_tokens.get(letter, [])}) for whole, letter in zip(wholes, letters, strict=True)]
+    return Encoded(wholes[0][:shared], []), ids
 
 
 def score(
@@ -84,18 +101,12 @@ def _letters(lm: LanguageModel, prompts: Sequence[Prompt]) -> list[OptionScores]
     ids: list[list[list[int]]] = []
     spelled: list[int] = []  # the prompts whose letters are several tokens
     for index, prompt in enumerate(prompts):
-        wholes = [lm.encode(prompt.prefix + continuation) for continuation in prompt.continuations]
-        shared = _common_prefix(wholes)
-        if any(len(whole) != shared + 1 for whole in wholes):
+        found = encode_letters(lm, prompt)
+        if found is None:
             spelled.append(index)
-            ids.append([])
-            items.append(Encoded([], []))
-            continue
-        letters = [continuation.strip() for continuation in prompt.continuations]
-        ids.append([
-            sorted({whole[shared], *lm.letter_tokens.get(letter, [])}) for whole, letter in zip(wholes, letters, strict=True)
-        ])  # fmt: skip
-        items.append(Encoded(wholes[0][:shared], []))
+        item, of_letters = found or (Encoded([], []), [])
+        items.append(item)
+        ids.append(of_letters)
     whole = [index for index in range(len(prompts)) if index not in set(spelled)]
 
     def take(place: int, logs: "list[torch.Tensor]") -> OptionScores:
@@ -111,7 +122,7 @@ def _letters(lm: LanguageModel, prompts: Sequence[Prompt]) -> list[OptionScores]
 
 def _sums(lm: LanguageModel, prompts: Sequence[Prompt], encoded: Sequence[Encoded]) -> list[list[float]]:
     """Return the log-likelihood of each option, in nats."""
-    return _read(lm, prompts, encoded, lambda index, logs: [float(t.sum()) for t in _targets(encoded[index], logs)])
+    return _read(lm, prompts, encoded, lambda index, logs: [float(t.sum()) for t in target_logprobs(encoded[index], logs)])
 
 
 def _read(
@@ -135,8 +146,8 @@ def _read(
     return [results[index] for index in range(len(prompts))]
 
 
-def _targets(item: Encoded, logs: "Sequence[torch.Tensor]") -> "list[torch.Tensor]":
-    """Return the log-probabilities of each continuation's own tokens."""
+def target_logprobs(item: Encoded, logs: "Sequence[torch.Tensor]") -> "list[torch.Tensor]":
+    """Return the log-probabilities of each continuation's own tokens, out of those over the vocabulary (packing.read)."""
     import torch
 
     return [
@@ -150,7 +161,7 @@ def token_logprobs(lm: LanguageModel, encoded: Encoded) -> "list[torch.Tensor]":
 
     Gradients flow unless the caller switches them off.
     """
-    return read(lm, [encoded], lambda _, logs: _targets(encoded, logs))[0]
+    return read(lm, [encoded], lambda _, logs: target_logprobs(encoded, logs))[0]
 
 
 def divisors(prompt: Prompt, encoded: Encoded, normalization: Normalization) -> tuple[int, ...]:

@@ -4,18 +4,20 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from assistant.formats import read_mcqs
 from assistant.items import read_items
 from assistant.mcq import MCQ
 from ingest.course import Course
 from ingest.errors import UserError
 from training.filters import filter_repeats, filter_rows
+from training.instructions import Instruction, read_instructions
 from training.pairs import normalize
 from training.preferences import read_preferences
 from training.prepare import Preparation, Prepared, Share, load, prepare
-from training.recipe import DPO, File, Questions, Recipe, Split, find
+from training.recipe import DPO, SFT, File, Questions, Recipe, Split, find
 
+_T = TypeVar("_T")
 _NAMED = 5  # bad rows that are told of
 
 
@@ -62,42 +64,57 @@ def questions(recipe: Recipe, wanted: Sequence[Questions], data: Path | None) ->
         if items.bad:
             more = f", and {len(items.bad) - _NAMED} more" if len(items.bad) > _NAMED else ""
             raise UserError(f"bad rows: {'; '.join(items.bad[:_NAMED])}{more}; mend them or take them out")
-        if items.without_key:
-            raise UserError(f"{path}: {items.without_key} questions have no key, and training needs one for each")
-        facts = _facts(path) if one.fact else {}
+        if items.keyless:
+            more = f" (and {len(items.keyless) - 1} more questions)" if len(items.keyless) > 1 else ""
+            raise UserError(f"{items.keyless[0]}{more}: no key, and training needs one for each; add 'answer'")
         for item in items.items:
-            found.append(Asked(f"{path.name} {item.id}", item.mcq, item.examples, one.course, facts.get(item.id)))
+            if one.fact and not item.fact:
+                raise UserError(f"{item.place}: no 'fact1'; leave 'fact' out of the recipe, or use a file that has facts")
+            found.append(Asked(item.place, item.mcq, item.examples, one.course, item.fact if one.fact else None))
     return found
 
 
-def _facts(path: Path) -> dict[str, str]:
-    """Return what each row of a question file states as its fact, by the row's id and by its line."""
-    found = {}
-    for row in read_mcqs(path):
-        fact = row.fields.get("fact1")
-        if row.mcq is None or not isinstance(fact, str) or not fact.strip():
-            raise UserError(
-                f"{path} line {row.line} has no 'fact1'; leave 'fact' out of the recipe, or use a file that has facts"
-            )
-        found |= {f"{path.name} line {row.line}": fact} | ({row.mcq.id: fact} if row.mcq.id else {})
-    return found
+def instructions(recipe: Recipe, stage: SFT, data: Path | None) -> tuple[list[list[Instruction]], list[str]]:
+    """Return the rows of a supervised stage in as many parts as its split has, and which rows were left out and why.
+
+    Raises UserError where files are missing or too few rows are left.
+    """
+    found: list[Instruction] = []
+    notes: list[str] = []
+    for file in stage.data:
+        path = find(recipe, file.file, data, file.origin)
+        rows = list(read_instructions(path))
+        bad = [f"left out: {path.name} row {row.line}: {row.error}" for row in rows if row.instruction is None]
+        notes += [*bad[:_NAMED], *([f"left out: {len(bad) - _NAMED} more rows of {path.name}"] if len(bad) > _NAMED else [])]
+        share = _share(path, file)
+        kept = [row.instruction for row in rows if row.instruction is not None]
+        kept.sort(key=lambda row: hashlib.sha256(f"{recipe.seed} {row.prompt} {row.answer}".encode()).digest())
+        wanted = share.count if share.fraction is None else round(share.fraction * len(kept))
+        found += kept[:wanted]
+    keys = [normalize("\n".join(turn.content for turn in row.prompt)) for row in found]
+    return _split(found, keys, stage.split, recipe.seed, "rows"), notes
 
 
 def split_questions(asked: Sequence[Asked], split: Split, seed: int) -> list[list[Asked]]:
     """Return the questions in as many parts as the split has shares; equal questions (normalized) in one part."""
-    groups: dict[str, list[Asked]] = {}
-    for place, one in enumerate(asked):
-        key = normalize(one.mcq.question) if split.by == "prompt" else str(place)
-        groups.setdefault(key, []).append(one)
-    order = sorted(groups, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
-    parts: list[list[Asked]] = [[] for _ in split.parts]
-    done = 0.0
-    for key in order:
-        share, at = 100 * (done + len(groups[key]) / 2) / len(asked), 0
-        while at < len(parts) - 1 and share > sum(split.parts[: at + 1]):
+    return _split(asked, [normalize(one.mcq.question) for one in asked], split, seed, "questions")
+
+
+def _split(rows: Sequence[_T], keys: Sequence[str], split: Split, seed: int, name: str) -> list[list[_T]]:
+    """Return `rows` in parts, those of one key together unless the split is by row; which part depends on keys and seed."""
+    groups: dict[str, list[_T]] = {}
+    for place, (row, key) in enumerate(zip(rows, keys, strict=True)):
+        groups.setdefault(key if split.by == "prompt" else f"{place} {key}", []).append(row)
+    parts: list[list[_T]] = [[] for _ in split.parts]
+    done = 0
+    for key in sorted(groups, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest()):
+        # A group goes where its middle falls.
+        middle, at = 100 * (done + len(groups[key]) / 2) / len(rows), 0
+        while at < len(parts) - 1 and middle > sum(split.parts[: at + 1]):
             at += 1
         parts[at] += groups[key]
         done += len(groups[key])
     if not all(parts):
-        raise UserError(f"{len(asked)} questions are too few to split {'/'.join(f'{part:g}' for part in split.parts)}")
+        percentages = "/".join(f"{part:g}" for part in split.parts)
+        raise UserError(f"{len(rows)} {name} are too few to split {percentages}; give more data or another split")
     return parts

@@ -1,204 +1,246 @@
-"""MCQ tuning: raise the probability of the right option's text, scored exactly as the assistant scores it."""
+"""MCQ tuning: raise the right option's share of the probability, scored exactly as the assistant scores it.
 
-import json
-import random
+Importing this module imports torch and transformers.
+"""
+
 import time
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
-from assistant.answer import Assistant
-from assistant.card import CARD_FILE, Card
-from assistant.formats import read_mcqs
-from assistant.mcq import MCQ
-from assistant.model import LanguageModel, load_model
-from assistant.scoring import Encoded, divisors, encode, token_logprobs
-from assistant.stats import percent_with_interval
-from ingest.course import Course
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy, pad
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
+
+from assistant.answer import TOGETHER
+from assistant.card import Measured
+from assistant.mcq import MAX_OPTIONS
+from assistant.model import LanguageModel
+from assistant.packing import packing_works
+from assistant.stats import wilson
 from ingest.errors import UserError
-from ingest.home import replaced_folder
-from training.recipe import Recipe, Tuning
+from training.examples import Example, scores, tuned_card
+from training.loop import Job, arguments, write_card, write_metrics
+from training.recipe import MCQTuning
 
-if TYPE_CHECKING:
-    import torch
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A question ready to be scored: its tokens, what each option's log-likelihood is divided by, and the right option."""
-
-    encoded: Encoded
-    divisors: tuple[int, ...]
-    right: int
+_METRICS = {"loss": "eval_loss", "margin": "eval_margin", "accuracy": "eval_accuracy"}
+_NO_OPTION = -1e30  # the score of an option that a question does not have; finite, so that differences stay numbers
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """One step of training, as reported while it runs: the step, of how many, and the mean loss of its questions."""
-
-    step: int
-    steps: int
-    loss: float
-
-
-def run_recipe(
-    recipe: Recipe,
-    output: Path,
-    *,
-    on_status: Callable[[str], None] = lambda _: None,
-    on_step: Callable[[Standing], None] = lambda _: None,
+def run_mcq(
+    stage: MCQTuning,
+    job: Job,
+    items_train: Sequence[Example],
+    items_held: Sequence[Example],
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, Any]:
-    """Tune the recipe's model and write it to the new folder `output`, with its card, the recipe and the metrics.
+    """Tune the job's model on prepared examples and write it, with its card and the metrics, to the job's folder.
 
-    Returns the metrics. Raises UserError before anything slow where the data or the output folder cannot be used.
+    Returns the metrics: how many of the held-out questions are right before and after, with 95 % intervals, and the same of
+    as many training questions after. Raises UserError where the stage asks for what cannot be tuned.
     """
-    import torch
-
-    if output.exists():
-        raise UserError(f"{output} already exists; choose another --output")
-    mcqs = _read(recipe)
-    lm = load_model(recipe.model, on_status=on_status)
-    lm.card = Card(scoring="cloze", normalization=recipe.normalization, passages=recipe.passages)
-    on_status(f"finding passages for {len(mcqs)} questions")
-    examples = _examples(lm, recipe, mcqs)
-    random.Random(recipe.seed).shuffle(examples)
-    held = max(1, round(recipe.held_out * len(examples)))
-    if len(examples) - held < 1:
-        raise UserError(f"{len(examples)} keyed questions are too few to hold out {recipe.held_out:.0%} and train on the rest")
-    test, train = examples[:held], examples[held:]
-
-    torch.manual_seed(recipe.seed)
-    lm.model.float()  # small updates are lost in 16 bits; forward passes are computed in 16 bits where the CPU has them
-    before = evaluate(lm, test)
-    on_status(f"held-out accuracy before: {percent_with_interval(before, len(test))}")
+    _refuse(stage, items_train, items_held)
+    lm = _start(job, stage)
+    settings = arguments(
+        TrainingArguments, job, stage.fitting, _METRICS,
+        per_device_eval_batch_size=TOGETHER, ddp_broadcast_buffers=False,
+    )  # fmt: skip
+    trainer = MCQTrainer(lm, settings, items_train, items_held, callbacks)
+    if stage.fitting.patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(stage.fitting.patience))
+    before = trainer.measured(items_held)
     started = time.perf_counter()
-    losses = tune(lm, train, recipe.tuning, recipe.seed, on_step)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(settings.output_dir) if job.resume else None)
     seconds = time.perf_counter() - started
-    after = evaluate(lm, test)
+    after = trainer.measured(items_held)
     metrics = {
-        "questions": {"trained": len(train), "held_out": len(test)},
-        "held_out_correct": {"before": before, "after": after},
-        "losses": [round(loss, 4) for loss in losses],
+        "questions": {"trained": len(items_train), "held_out": len(items_held)},
+        "held_out": {"before": before, "after": after},
+        "trained": {"after": trainer.measured(items_train[: len(items_held)])},
+        "steps": trainer.state.global_step,
+        "best_step": trainer.state.best_global_step,
         "seconds": round(seconds, 1),
     }
-    with replaced_folder(output) as target:
-        lm.model.half().save_pretrained(target)
-        lm.tokenizer.save_pretrained(target)
-        (target / CARD_FILE).write_text(lm.card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        (target / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        (target / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    files = ", ".join(of.file.name + (f" (course {of.course})" if of.course else "") for of in stage.data)
+    lm.card = tuned_card(stage, lm.card).model_copy(
+        update={
+            "training_data": f"{len(items_train)} questions of {files}",
+            "accuracy": (Measured(on=f"held-out questions of {files}", n=after["n"], right=after["right"]),),
+        }
+    )
+    if trainer.is_world_process_zero():
+        _finish(job, stage, lm, metrics)
+    trainer.accelerator.wait_for_everyone()
     return metrics
 
 
-def tune(
-    lm: LanguageModel, examples: Sequence[Example], tuning: Tuning, seed: int, on_step: Callable[[Standing], None]
-) -> list[float]:
-    """Train `lm.model` in place (LoRA weights are merged at the end); returns the mean loss of each step, in nats.
+class MCQTrainer(Trainer):  # type: ignore[misc]
+    """Cross-entropy of the right option under the softmax of the options' scores; the questions of a batch are read together.
 
-    The loss of a question is the cross-entropy of the right option under the softmax of the options' scores.
+    Beside the loss it logs, of training and held-out questions, `accuracy`, the mean score of the right option
+    (`logps/chosen`) and of the best wrong one (`logps/rejected`), and their difference (`margin`), in nats.
     """
-    import torch
 
-    base = lm.model
-    adapted = _with_lora(base, tuning) if tuning.method == "lora" else None
-    parameters = [parameter for parameter in base.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=tuning.learning_rate, weight_decay=0.0)
-    order = random.Random(seed)
-    batches: list[list[Example]] = []
-    for _ in range(tuning.epochs):
-        shuffled = order.sample(examples, len(examples))
-        batches += [shuffled[i : i + tuning.accumulation] for i in range(0, len(shuffled), tuning.accumulation)]
-    batches = batches[: tuning.max_steps]
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_then_linear(len(batches), tuning.warmup))
-    losses = []
-    base.train()
-    for step, batch in enumerate(batches, start=1):
-        total = 0.0
-        for example in batch:
-            scores = _scores(lm, example)
-            right = torch.tensor(example.right, device=scores.device)
-            loss = torch.nn.functional.cross_entropy(scores, right) / len(batch)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        losses.append(total)
-        on_step(Standing(step, len(batches), total))
-    base.eval()
-    if adapted is not None:
-        lm.model = adapted.merge_and_unload()
-    return losses
+    def __init__(
+        self,
+        lm: LanguageModel,
+        settings: TrainingArguments,
+        train: Sequence[Example],
+        held: Sequence[Example],
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        """`lm.model` is trained, or the adapters in it."""
+        # An adapter hides what its base can leave out; the base itself computes with the adapters in it.
+        bare = lm.model.get_base_model() if hasattr(lm.model, "get_base_model") else lm.model
+        self._lm = replace(lm, model=bare.eval())
+        self._lm._packs = packing_works(self._lm)  # while nothing is dropped or rounded
+        self._seen: list[torch.Tensor] = []
+        super().__init__(
+            model=lm.model, args=settings, train_dataset=list(train), eval_dataset=list(held), data_collator=_collated,
+            compute_metrics=_metrics, callbacks=list(callbacks),
+        )  # fmt: skip
+        self.loss_is_scaled_for_ga = False  # it is a mean over the batch
+        self.remove_callback(PrinterCallback)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,  # noqa: ARG002 -- as transformers calls it
+    ) -> Any:
+        """Return the mean loss of the batch's questions, in nats."""
+        found = self._scores(model, inputs["examples"])
+        self._seen.append(_totals(found.detach(), inputs["right"]))
+        loss = cross_entropy(found, inputs["right"])
+        return (loss, found) if return_outputs else loss
+
+    def prediction_step(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,  # noqa: ARG002
+        ignore_keys: list[str] | None = None,  # noqa: ARG002
+    ) -> tuple[None, torch.Tensor, torch.Tensor]:
+        """Return no loss, the options' scores, shape (questions, MAX_OPTIONS), and which are right."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad():
+            return None, self._scores(model, inputs["examples"]), inputs["right"]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log also what the questions since the last time came to."""
+        if "loss" in logs and self._seen:
+            totals = self.accelerator.reduce(torch.stack(self._seen).sum(0), "sum")
+            correct, right, wrong, count = totals.tolist()
+            self._seen.clear()
+            logs |= {
+                "accuracy": correct / count,
+                "margin": (right - wrong) / count,
+                "logps/chosen": right / count,
+                "logps/rejected": wrong / count,
+            }
+        super().log(logs, start_time)
+
+    def measured(self, items: Sequence[Example]) -> dict[str, Any]:
+        """Return how many of `items` are right, with the accuracy's 95 % interval, and their mean loss in nats."""
+        found = self.predict(list(items)).metrics
+        n = len(items)
+        right = round(found["test_accuracy"] * n)
+        low, high = wilson(right, n)
+        interval = [round(low, 4), round(high, 4)]
+        return {"n": n, "right": right, "accuracy": round(right / n, 4), "interval": interval, "loss": found["test_loss"]}
+
+    def _scores(self, model: Any, batch: Sequence[Example]) -> torch.Tensor:
+        """Return the options' scores, shape (questions, MAX_OPTIONS), through `model`, which may wrap the one that is trained.
+
+        A wrapper (DDP, FSDP) gathers gradients of what its forward pass computed, and takes one pass a step: so all rows of
+        the batch are read within a single call of it, for which the model's own forward is put aside.
+        """
+        bare = self.accelerator.unwrap_model(model)
+        if bare is model:
+            return self._read(batch)
+        own = vars(bare).get("forward")
+
+        def put_back() -> None:
+            vars(bare).pop("forward", None)
+            if own is not None:
+                bare.forward = own
+
+        def forward(batch: Sequence[Example]) -> torch.Tensor:
+            put_back()
+            return self._read(batch)
+
+        bare.forward = forward
+        try:
+            found: torch.Tensor = model(batch)
+            return found
+        finally:
+            put_back()
+
+    def _read(self, batch: Sequence[Example]) -> torch.Tensor:
+        with self.accelerator.autocast():
+            found = scores(self._lm, batch)
+        return torch.stack([pad(of_one, (0, MAX_OPTIONS - len(of_one)), value=_NO_OPTION) for of_one in found])
 
 
-def evaluate(lm: LanguageModel, examples: Sequence[Example]) -> int:
-    """Return how many of `examples` the model answers rightly."""
-    import torch
-
-    with torch.inference_mode():
-        return sum(int(_scores(lm, example).argmax()) == example.right for example in examples)
+def _collated(batch: Sequence[Example]) -> dict[str, Any]:
+    return {"examples": list(batch), "right": torch.tensor([example.right for example in batch])}
 
 
-def _scores(lm: LanguageModel, example: Example) -> "torch.Tensor":
-    import torch
-
-    from ingest.hardware import pick_dtype
-
-    kind = lm.device.type
-    with torch.autocast(kind, dtype=torch.bfloat16, enabled=pick_dtype(kind) == torch.bfloat16):
-        tokens = token_logprobs(lm, example.encoded)
-    sums = torch.stack([of_option.sum() for of_option in tokens])
-    return sums / torch.tensor(example.divisors, device=sums.device)
+def _totals(found: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return sums over the questions: of right answers, of the right option's score, of the best wrong one's; and how many."""
+    chosen = found.gather(1, right[:, None])[:, 0]
+    rejected = found.scatter(1, right[:, None], 2 * _NO_OPTION).amax(1)
+    return torch.stack([(chosen > rejected).float().sum(), chosen.sum(), rejected.sum(), found.new_tensor(len(right))])
 
 
-def _with_lora(model: Any, tuning: Tuning) -> Any:
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise UserError("LoRA needs the package peft; run: pip install 'mcqa-assistant[train]'") from error
-    config = LoraConfig(
-        r=tuning.rank,
-        lora_alpha=tuning.alpha,
-        lora_dropout=tuning.dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    with warnings.catch_warnings():
-        # peft 0.21 asks transformers for something that transformers 5.23 renamed.
-        warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing")
-        return get_peft_model(model, config)  # `model` itself now holds the adapters, and only they have gradients
-
-
-def _warmup_then_linear(steps: int, warmup: float) -> Callable[[int], float]:
-    rising = max(1, round(warmup * steps))
-    return lambda step: min((step + 1) / rising, (steps - step) / max(1, steps - rising + 1), 1.0)
-
-
-def _read(recipe: Recipe) -> list[tuple[MCQ, str | None]]:
-    """Return all keyed questions with the course to search; raises UserError naming the first row that has no key."""
-    found: list[tuple[MCQ, str | None]] = []
-    for source in recipe.data:
-        if source.course is not None:
-            Course.open(source.course)
-        for row in read_mcqs(source.questions):
-            if row.mcq is None or row.mcq.answer is None:
-                raise UserError(f"{source.questions} line {row.line}: {row.error or 'no key; training needs one'}")
-            found.append((row.mcq, source.course))
-    return found
-
-
-def _examples(lm: LanguageModel, recipe: Recipe, mcqs: Sequence[tuple[MCQ, str | None]]) -> list[Example]:
-    assistants = {
-        name: Assistant(lm, Course.open(name) if name else None, scoring="cloze", passages=recipe.passages)
-        for name in {course for _, course in mcqs}
+def _metrics(prediction: EvalPrediction) -> dict[str, float]:
+    found = torch.from_numpy(np.asarray(prediction.predictions))
+    right = torch.from_numpy(np.asarray(prediction.label_ids))
+    correct, chosen, rejected, count = _totals(found, right).tolist()
+    return {
+        "loss": float(cross_entropy(found, right)),
+        "accuracy": correct / count,
+        "margin": (chosen - rejected) / count,
+        "logps/chosen": chosen / count,
+        "logps/rejected": rejected / count,
     }
-    examples = []
-    for mcq, course in mcqs:
-        _, prompt, _ = assistants[course].prepare(mcq)
-        encoded = encode(lm, prompt)
-        right = mcq.letters.index(mcq.answer or "")
-        examples.append(Example(encoded, divisors(prompt, encoded, recipe.normalization), right))
-    return examples
+
+
+def _refuse(stage: MCQTuning, train: Sequence[Example], held: Sequence[Example]) -> None:
+    if stage.objective == "cloze" and stage.normalization == "pmi":
+        raise UserError("normalization pmi is for scoring; tune with sum, token or byte")
+    if not train or not held:
+        raise UserError(
+            f"{len(train)} questions to train on and {len(held)} held out are too few; add some to the recipe's data"
+        )
+
+
+# Until training/loop.py has them:
+
+
+def _start(job: Job, stage: MCQTuning) -> LanguageModel:
+    from transformers import set_seed
+
+    from assistant.model import load_model
+    from training.loop import with_adapter
+
+    set_seed(job.seed)
+    base = "none" if stage.adapter is None else stage.adapter.base
+    lm = load_model(job.model, quantize=base, dtype="fp32" if base == "none" else "auto", on_status=job.on_status)
+    if stage.adapter is not None:
+        lm.model = with_adapter(lm.model, stage.adapter, job.architecture)
+    return lm
+
+
+def _finish(job: Job, stage: MCQTuning, lm: LanguageModel, metrics: dict[str, Any]) -> None:
+    model = lm.model
+    if stage.adapter is not None:
+        model.save_pretrained(job.folder / "adapter")
+        model = model.merge_and_unload()
+    model.save_pretrained(job.model_folder)
+    lm.tokenizer.save_pretrained(job.model_folder)
+    write_card(job.model_folder, lm.card)
+    write_metrics(job.folder, metrics)
