@@ -72,7 +72,12 @@ def tune(tiny: Path, tmp_path: Path) -> Callable[..., tuple[dict[str, Any], Path
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return dict(load_file(folder / "model" / "model.safetensors"))
+    """Return what was trained, in single precision: the adapter, or the model of the last checkpoint."""
+    adapter = folder / "adapter" / "adapter_model.safetensors"
+    if adapter.is_file():
+        return dict(load_file(adapter))
+    last = max((folder / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    return dict(load_file(last / "model.safetensors"))
 
 
 def log(folder: Path) -> list[dict[str, Any]]:
@@ -123,9 +128,9 @@ def test_every_way_of_tuning_lowers_the_loss(tune: Any, tiny: Path, adapter: Ada
     losses = [line["loss"] for line in log(folder) if "loss" in line]
     assert len(losses) == metrics["steps"] == 8
     assert losses[-1] < 0.8 * losses[0]
-    before, after = load_file(tiny / "model.safetensors"), weights(folder)
+    before, after = (load_file(path / "model.safetensors") for path in (tiny, folder / "model"))
     assert before.keys() == after.keys()  # adapters are merged away
-    changed = {name for name in before if not torch.equal(before[name].float(), after[name].float())}
+    changed = {name for name in before if (before[name].float() - after[name].float()).abs().max() > 1e-3}  # not by rounding
     assert any("q_proj" in name for name in changed)
     if adapter is not None:
         assert {name.split(".")[-1] for name in load_file(folder / "adapter" / "adapter_model.safetensors")} >= {"weight"}
@@ -198,7 +203,7 @@ def test_training_ends_on_a_plateau_and_keeps_the_best(tune: Any) -> None:
     held = [line["eval_loss"] for line in log(folder) if "eval_loss" in line]
     assert metrics["steps"] == len(held) < 40
     assert min(held) < held[-1]  # it got worse
-    assert metrics["best_step"] == held.index(min(held)) + 1
+    assert metrics["best"] == held.index(min(held)) + 1
     assert metrics["held_out"]["after"]["loss"] == pytest.approx(min(held), abs=1e-5)
 
 
