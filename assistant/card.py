@@ -74,8 +74,9 @@ class Card(BaseModel):
     `template` is how prompts are put together. `normalization` is what an option's log-likelihood is divided by under `cloze`
     (assistant.scoring.score). `passages` is how many retrieved passages the prompt shows. Scores are divided by `temperature`
     before the softmax. `letter_priors` maps a number of options to how much the model prefers each letter, in log-probabilities
-    (assistant.debias). `base` and `base_sha256` say which model an adapter was trained on. `tokenizer`, for a model that comes
-    without one, is a folder (relative to the model's, if it is there) or a Hub name.
+    (assistant.debias). `base` and `base_sha256` say which model an adapter was trained on, `base_quantization` how that was
+    quantized meanwhile. `tokenizer`, for a model that comes without one, is a folder (relative to the model's, if it is there)
+    or a Hub name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -89,6 +90,7 @@ class Card(BaseModel):
     letter_priors: dict[int, tuple[float, ...]] = Field(default_factory=dict)
     base: str = ""
     base_sha256: str = ""
+    base_quantization: Literal["none", "int8", "nf4"] = "none"
     tokenizer: str = ""
     training_data: str = ""
     accuracy: tuple[Measured, ...] = ()

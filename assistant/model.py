@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from assistant.card import CARD_FILE, Card, read_card
+from assistant.merge import keep_layout, merge
 from ingest.errors import ModelError
 from ingest.hardware import pick_device, pick_dtype, silence_transformers
 from ingest.home import home, replaced_folder
@@ -39,13 +40,14 @@ _EMBEDDED_CARD = Card(scoring="cloze", normalization="byte", temperature=0.7)
 
 @dataclass
 class LanguageModel:
-    """A causal language model, its tokenizer and its card. `name` is what the user called it."""
+    """A causal language model, its tokenizer and its card. `name` is what the user called it, `folder` where it lies."""
 
     name: str
     model: Any
     tokenizer: Any
     card: Card
     quantization: Quantization = "none"
+    folder: Path | None = None
     seconds: float = 0.0  # that loading took
     tokens_read: int = 0  # by all forward passes so far, padding included
     keeps: bool = False  # whether keys and values of what prompts share can be kept; probed by assistant.packing
@@ -135,9 +137,10 @@ def load_model(
 
     `name` is None or the embedded model's name, a folder with safetensors weights, a folder with a PEFT adapter (its base is
     found by the adapter's record and checked against it), a GGUF file, or a model of the Hub. `quantize` is "int8" (LLM.int8)
-    or "nf4" by bitsandbytes, or "int8-dynamic" by torchao (CPU only: weights in 8 bits, activations as they come). `dtype`
-    "auto" is the fastest that the device computes natively. `tokenizer`, a folder or a Hub name, stands in for the model's own
-    and for the one that its card names. Raises ModelError that says what is missing and how to get it.
+    or "nf4" by bitsandbytes, or "int8-dynamic" by torchao (CPU only: weights in 8 bits, activations as they come); a folder
+    that holds quantized weights is loaded as it is. `dtype` "auto" is the fastest that the device computes natively.
+    `tokenizer`, a folder or a Hub name, stands in for the model's own and for the one that its card names. Raises ModelError
+    that says what is missing and how to get it.
     """
     started = time.perf_counter()
     lm = _load(_located(name, on_status, tokenizer), quantize, dtype)
@@ -240,12 +243,18 @@ def _load(found: _Located, quantize: Quantization, dtype: DtypeName) -> Language
     silence_transformers()
     _register(found.folder)
     device = pick_device()
+    stored = stored_quantization(found.folder)
+    if stored != "none" and quantize != "none":
+        raise ModelError(f"the weights of {found.name} are quantized already ({stored}); leave out --quantize {quantize}")
     if quantize == "int8-dynamic" and device != "cpu":
         raise ModelError("int8-dynamic computes on a CPU only; use --quantize int8 on a GPU")
     number = _dtype(dtype, device, quantize)
     extra: dict[str, Any] = {}
     if quantize in ("int8", "nf4"):
         extra = {"quantization_config": _bitsandbytes(quantize, number), "device_map": {"": device}}
+    elif stored != "none":
+        _bitsandbytes(stored, number)  # says so where it is not installed
+        extra = {"device_map": {"": device}}
     tokenizer = _tokenizer(found)
     try:
         with warnings.catch_warnings():
@@ -265,8 +274,24 @@ def _load(found: _Located, quantize: Quantization, dtype: DtypeName) -> Language
         )
     if not extra:
         model = model.to(device)
-    model = _quantized(model.eval(), quantize, found.name)
-    return LanguageModel(found.name, model, tokenizer, found.card, quantize)
+    kind = quantize if stored == "none" else stored
+    model = _quantized(model.eval(), kind, found.name)
+    if stored == "nf4":
+        for layer in model.modules():
+            if hasattr(layer, "compute_dtype"):
+                layer.compute_dtype = number  # not that of the machine which saved it
+    return LanguageModel(found.name, model, tokenizer, found.card, kind, found.folder)
+
+
+def stored_quantization(folder: Path) -> Quantization:
+    """Return how bitsandbytes has quantized the weights that a model's folder holds, "none" where it has not."""
+    try:
+        record = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
+        if record.get("quant_method") != "bitsandbytes":
+            return "none"
+        return "int8" if record.get("load_in_8bit") else "nf4"
+    except (OSError, ValueError, AttributeError):
+        return "none"  # what is wrong with the folder is said by who loads it
 
 
 def _register(folder: Path) -> None:
@@ -308,7 +333,7 @@ def _dtype(name: DtypeName, device: str, quantize: Quantization) -> "torch.dtype
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
 
 
-def _bitsandbytes(quantize: Quantization, number: "torch.dtype") -> Any:
+def _bitsandbytes(quantize: str, number: "torch.dtype") -> Any:
     try:
         import bitsandbytes  # noqa: F401
         from transformers import BitsAndBytesConfig
@@ -356,11 +381,7 @@ def _quantized(model: Any, quantize: Quantization, name: str) -> Any:
         layers = [layer for layer in layers if hasattr(layer, "weight") and hasattr(layer.weight, "qdata")]
     if not layers:
         raise ModelError(f"--quantize {quantize} found nothing to quantize in {name}; use --quantize none")
-    for layer in layers:
-        if hasattr(layer, "support_avx512bf16_for_cpu"):
-            # bitsandbytes 0.50 repacks the weights in place at the first forward pass on such a CPU; what reads them as
-            # weights afterwards (gradients, merging, saving) gets wrong numbers.
-            layer.support_avx512bf16_for_cpu = False
+    keep_layout(model)
     return model
 
 
@@ -409,12 +430,14 @@ def _convert(gguf: Path, folder: Path) -> Path:
 def _merged(adapter: Path, on_status: Callable[[str], None]) -> Path:
     """Return a folder with the weights of an adapter's base, the adapter merged into them; made once for both contents.
 
+    Where the card says that the base was quantized in training, the adapter is merged into what its 4 or 8 bits stand for.
     Raises ModelError where the base cannot be found, or is another one than the adapter was trained on.
     """
     try:
         record = json.loads((adapter / _ADAPTER).read_text(encoding="utf-8"))
         weights = adapter / "adapter_model.safetensors"
-        named = read_card(adapter / CARD_FILE).base or record.get("base_model_name_or_path") or ""
+        card = read_card(adapter / CARD_FILE)
+        named = card.base or record.get("base_model_name_or_path") or ""
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{adapter / _ADAPTER} cannot be read; is this an adapter that PEFT saved? ({error})") from error
     if not weights.is_file():
@@ -426,13 +449,15 @@ def _merged(adapter: Path, on_status: Callable[[str], None]) -> Path:
     except ModelError as error:
         raise ModelError(f"the base of the adapter {adapter} is not here: {error}") from error
     digest = fingerprint(base.folder)
-    expected = read_card(adapter / CARD_FILE).base_sha256
+    expected = card.base_sha256
     if expected and digest != expected:
         raise ModelError(
             f"the adapter {adapter} was trained on another '{named}' (weights {expected[:12]}, here {digest[:12]}); "
             "use the base that it was trained on"
         )
-    folder = home() / "models" / f"{adapter.resolve().name}-{_sha256([adapter / _ADAPTER, weights], digest)[:12]}"
+    trained_on = None if card.base_quantization == "none" else card.base_quantization
+    made_from = _sha256([adapter / _ADAPTER, weights], digest + (trained_on or ""))
+    folder = home() / "models" / f"{adapter.resolve().name}-{made_from[:12]}"
     if folder.is_dir():
         return folder
     on_status(f"merging {adapter.name} into {named}, once")
@@ -447,12 +472,16 @@ def _merged(adapter: Path, on_status: Callable[[str], None]) -> Path:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            model = AutoModelForCausalLM.from_pretrained(base.folder, dtype="auto", use_safetensors=True, local_files_only=True)
-            dtype = model.dtype
-            # The sum is formed in single precision and rounded once.
-            merged: Any = PeftModel.from_pretrained(model.float(), str(adapter), local_files_only=True).merge_and_unload()
+            if trained_on and stored_quantization(base.folder) == "none":
+                number = _dtype("auto", pick_device(), "none")
+                how = {"dtype": number, "quantization_config": _bitsandbytes(trained_on, number)}
+            else:
+                how = {"dtype": "auto"}
+            model = AutoModelForCausalLM.from_pretrained(base.folder, use_safetensors=True, local_files_only=True, **how)
+            adapted = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
+            merged = merge(adapted, None if trained_on else model.dtype)
         with replaced_folder(folder) as target:
-            merged.to(dtype).save_pretrained(target)
+            merged.save_pretrained(target)
             with suppress(ModelError):  # the adapter's card may name one that the base lacks
                 _tokenizer(base).save_pretrained(target)
     except (OSError, ValueError, KeyError, RuntimeError) as error:

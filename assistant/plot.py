@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's colors, which the color-blind can tell apart, without the yellow that white paper swallows.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
-_MARKERS = "osD^vPX"
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
+MARKERS = "osD^vPX"
 _LINES = ("-", "--", "-.", ":")
 _REFERENCE: dict[str, Any] = {"color": "#999999", "linewidth": 1, "linestyle": (0, (1, 3)), "zorder": 0}
 _FIRST = 10  # the first few answers are nearly all right or all wrong, which says nothing and hides the rest
@@ -36,9 +36,9 @@ def png(report: Report) -> bytes:
     coverage.annotate("chance", (0.01, report.chance), va="bottom", color="#666666", fontsize=9)
     for index, summary in enumerate(report.summaries):
         style = {
-            "color": _COLORS[index % len(_COLORS)],
-            "marker": _MARKERS[index % len(_MARKERS)],
-            "linestyle": _LINES[index // len(_COLORS) % len(_LINES)],
+            "color": COLORS[index % len(COLORS)],
+            "marker": MARKERS[index % len(MARKERS)],
+            "linestyle": _LINES[index // len(COLORS) % len(_LINES)],
             "markersize": 5,
             "linewidth": 1.6,
         }

@@ -163,7 +163,7 @@ def markdown(report: Report, picture: str | None = None) -> str:
     parts += [*_letters(report), *_cost(report), *_subjects(report), *_variants(report)]
     for title, reasons in (("Could not be evaluated", report.failed), ("Questions left out", report.left_out)):
         if reasons:
-            parts += [f"## {title}", "\n".join(f"- {_cell(name)}: {_cell(reason)}" for name, reason in reasons.items())]
+            parts += [f"## {title}", "\n".join(f"- {cell(name)}: {cell(reason)}" for name, reason in reasons.items())]
     return "\n\n".join(parts) + "\n"
 
 
@@ -176,8 +176,8 @@ def _accuracy(report: Report) -> list[str]:
         rows.append((summary.name, accuracy, gain(summary, report.n), *counts, p_value(summary)))
     return [
         "## Accuracy",
-        _table(("variant", "accuracy, %", "gain, points", "it alone", "first alone", "p"), rows),
-        _legend(
+        table(("variant", "accuracy, %", "gain, points", "it alone", "first alone", "p"), rows),
+        legend(
             ("accuracy", f"share of the {report.n} questions whose likeliest option is the key, with Wilson's interval"),
             ("gain", "accuracy above that of the first variant, with Agresti and Min's interval for paired answers"),
             ("it alone, first alone", "questions that only this and only the first variant answered rightly"),
@@ -201,8 +201,8 @@ def _probabilities(report: Report) -> list[str]:
     ]
     return [
         "## Honesty of the probabilities",
-        _table((*head, *(f"surest {share:.0%}" for share in SHARES)), rows),
-        _legend(
+        table((*head, *(f"surest {share:.0%}" for share in SHARES)), rows),
+        legend(
             ("confidence", "mean probability of the chosen option; where probabilities are honest it equals the accuracy"),
             ("calibration error", "mean gap between confidence and accuracy over 10 equally wide bins; interval by bootstrap"),
             ("log loss", "mean of -ln p, p the probability of the key; lower is better"),
@@ -223,8 +223,8 @@ def _letters(report: Report) -> list[str]:
     ]
     return [
         "## Recall per letter",
-        _table(("variant", *(f"{letter} (n = {n})" for letter, (_, n) in recalls.items()), "spread, points"), rows),
-        _legend(
+        table(("variant", *(f"{letter} (n = {n})" for letter, (_, n) in recalls.items()), "spread, points"), rows),
+        legend(
             ("a letter", "share in % of the questions with this key that are answered with it"),
             (
                 "spread",
@@ -245,8 +245,8 @@ def _cost(report: Report) -> list[str]:
         rows.append((summary.name, *times, *map(megabytes, memory)))
     return [
         "## Cost",
-        _table((*head, *(["GPU, MB"] if gpu else [])), rows),
-        _legend(
+        table((*head, *(["GPU, MB"] if gpu else [])), rows),
+        legend(
             (
                 "s a question, p95",
                 "mean and 95th percentile of search, prompt and model together; one question before warms up",
@@ -270,8 +270,8 @@ def _subjects(report: Report) -> list[str]:
     ]
     return [
         "## Subjects",
-        _table(("subject", "n", *(summary.name for summary in report.summaries)), rows),
-        _legend(("a variant", "its accuracy in % on the n questions of the subject")),
+        table(("subject", "n", *(summary.name for summary in report.summaries)), rows),
+        legend(("a variant", "its accuracy in % on the n questions of the subject")),
     ]
 
 
@@ -279,11 +279,11 @@ def _variants(report: Report) -> list[str]:
     results = [(summary.name, summary.result) for summary in report.summaries]
     return [
         "## Variants",
-        _table(
+        table(
             ("variant", "scoring", "passages", "number format", "device"),
             [(name, result.scoring, result.passages, result.dtype, result.device) for name, result in results],
         ),
-        _legend(
+        legend(
             ("scoring", "by the options' letters or by their texts (cloze)"),
             ("passages", "how many the prompt shows at most"),
             ("number format", "what the model computes in"),
@@ -297,12 +297,13 @@ def percent_of_surest(summary: Summary, share: float) -> str:
     return percent(right, answered)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(cell(content) for content in line)} |" for line in lines)
 
 
-def _cell(content: object) -> str:
+def cell(content: object) -> str:
     """Return a text that cannot end its cell or line, nor be taken for markup."""
     text = " ".join(str(content).split())
     for mark in "\\|<[`*":
@@ -310,5 +311,6 @@ def _cell(content: object) -> str:
     return text
 
 
-def _legend(*meanings: tuple[str, str]) -> str:
+def legend(*meanings: tuple[str, str]) -> str:
+    """Return a list in Markdown of (name, what it means)."""
     return "\n".join(f"- *{name}*: {meaning}." for name, meaning in meanings)

@@ -4,17 +4,20 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from assistant.items import read_items
 from assistant.mcq import MCQ
 from ingest.course import Course
 from ingest.errors import UserError
 from training.filters import filter_repeats, filter_rows
+from training.instructions import Instruction, read_instructions
 from training.pairs import normalize
 from training.preferences import read_preferences
 from training.prepare import Preparation, Prepared, Share, load, prepare
-from training.recipe import DPO, File, Questions, Recipe, Split, find
+from training.recipe import DPO, SFT, File, Questions, Recipe, Split, find
 
+_T = TypeVar("_T")
 _NAMED = 5  # bad rows that are told of
 
 
@@ -71,21 +74,47 @@ def questions(recipe: Recipe, wanted: Sequence[Questions], data: Path | None) ->
     return found
 
 
+def instructions(recipe: Recipe, stage: SFT, data: Path | None) -> tuple[list[list[Instruction]], list[str]]:
+    """Return the rows of a supervised stage in as many parts as its split has, and which rows were left out and why.
+
+    Raises UserError where files are missing or too few rows are left.
+    """
+    found: list[Instruction] = []
+    notes: list[str] = []
+    for file in stage.data:
+        path = find(recipe, file.file, data, file.origin)
+        rows = list(read_instructions(path))
+        bad = [f"left out: {path.name} row {row.line}: {row.error}" for row in rows if row.instruction is None]
+        notes += [*bad[:_NAMED], *([f"left out: {len(bad) - _NAMED} more rows of {path.name}"] if len(bad) > _NAMED else [])]
+        share = _share(path, file)
+        kept = [row.instruction for row in rows if row.instruction is not None]
+        kept.sort(key=lambda row: hashlib.sha256(f"{recipe.seed} {row.prompt} {row.answer}".encode()).digest())
+        wanted = share.count if share.fraction is None else round(share.fraction * len(kept))
+        found += kept[:wanted]
+    keys = [normalize("\n".join(turn.content for turn in row.prompt)) for row in found]
+    return _split(found, keys, stage.split, recipe.seed, "rows"), notes
+
+
 def split_questions(asked: Sequence[Asked], split: Split, seed: int) -> list[list[Asked]]:
     """Return the questions in as many parts as the split has shares; equal questions (normalized) in one part."""
-    groups: dict[str, list[Asked]] = {}
-    for place, one in enumerate(asked):
-        key = normalize(one.mcq.question) if split.by == "prompt" else str(place)
-        groups.setdefault(key, []).append(one)
-    order = sorted(groups, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
-    parts: list[list[Asked]] = [[] for _ in split.parts]
-    done = 0.0
-    for key in order:
-        share, at = 100 * (done + len(groups[key]) / 2) / len(asked), 0
-        while at < len(parts) - 1 and share > sum(split.parts[: at + 1]):
+    return _split(asked, [normalize(one.mcq.question) for one in asked], split, seed, "questions")
+
+
+def _split(rows: Sequence[_T], keys: Sequence[str], split: Split, seed: int, name: str) -> list[list[_T]]:
+    """Return `rows` in parts, those of one key together unless the split is by row; which part depends on keys and seed."""
+    groups: dict[str, list[_T]] = {}
+    for place, (row, key) in enumerate(zip(rows, keys, strict=True)):
+        groups.setdefault(key if split.by == "prompt" else f"{place} {key}", []).append(row)
+    parts: list[list[_T]] = [[] for _ in split.parts]
+    done = 0
+    for key in sorted(groups, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest()):
+        # A group goes where its middle falls.
+        middle, at = 100 * (done + len(groups[key]) / 2) / len(rows), 0
+        while at < len(parts) - 1 and middle > sum(split.parts[: at + 1]):
             at += 1
         parts[at] += groups[key]
         done += len(groups[key])
     if not all(parts):
-        raise UserError(f"{len(asked)} questions are too few to split {'/'.join(f'{part:g}' for part in split.parts)}")
+        percentages = "/".join(f"{part:g}" for part in split.parts)
+        raise UserError(f"{len(rows)} {name} are too few to split {percentages}; give more data or another split")
     return parts

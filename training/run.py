@@ -5,21 +5,25 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from assistant.report import table as report_table
+from assistant.stats import percent_with_interval
 from ingest.errors import UserError
 from training import gather
 from training.datacard import write as write_pairs
-from training.loop import Job
-from training.pairs import Pair
+from training.loop import Job, write_metrics
+from training.pairs import Pair, prompt_key
 from training.preflight import refuse, steps_of
 from training.prepare import Prepared
-from training.recipe import DPO, SFT, Evaluation, MCQTuning, Quantization, Recipe, Training, find
+from training.recipe import DPO, SFT, Evaluation, File, MCQTuning, Quantization, Recipe, Training, find
 
-_STATE = "run.json"
+_STATE, _MODEL = "run.json", "model"
+_UNQUANTIZED = "model-16bit"  # what a quantized model was before
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "mcqa-assistant")
 
 
@@ -45,9 +49,7 @@ class Parts:
     notes: tuple[str, ...] = ()
 
 
-def run(
-    recipe: Recipe, output: Path, options: Options, on_status: Callable[[str], None] = lambda _: None
-) -> Iterator[str]:
+def run(recipe: Recipe, output: Path, options: Options, on_status: Callable[[str], None] = lambda _: None) -> Iterator[str]:
     """Carry out all stages of a recipe, or of each variant of its sweep, in `output`; yields lines about what came out.
 
     `output/model` is the model at the end, `output/N-KIND` what each stage leaves behind. Raises UserError before anything
@@ -63,65 +65,224 @@ def run(
     for name, variant in variants:
         yield f"== {name}"
         done = output / name
-        again = options.resume and done.exists()
-        yield from _run_one(variant, done, Options(**{**_fields(options), "resume": again}), on_status)
+        yield from _run_one(variant, done, replace(options, resume=options.resume and done.exists()), on_status)
     yield from _compared(output, [name for name, _ in variants])
 
 
 def check_data(recipe: Recipe, data: Path | None) -> list[str]:
-    """Read all data of a recipe without a model; returns a line for each stage. Raises UserError on what is missing."""
-    lines = []
-    for number, stage in enumerate(recipe.stages, start=1):
-        if isinstance(stage, Training):
-            parts = _gather(recipe, stage, data)
-            steps = steps_of(stage.fitting, len(parts.train))
-            lines.append(f"{number}-{stage.kind}: {len(parts.train)} rows to train on, {len(parts.held)} held out, {steps} steps")
-            lines += [f"  {note}" for note in parts.notes]
-        elif isinstance(stage, Evaluation):
+    """Read all data of a recipe without a model; returns what each stage will train on. Raises UserError on what is missing."""
+    return list(_planned(recipe, _gather_all(recipe, data)))
+
+
+def _gather_all(recipe: Recipe, data: Path | None) -> "list[Parts | None]":
+    for stage in recipe.stages:
+        if isinstance(stage, Evaluation):
             gather.questions(recipe, stage.questions, data)
             for file in stage.responses:
                 find(recipe, file.file, data, file.origin)
-    return lines
+    return [_gather(recipe, stage, data) if isinstance(stage, Training) else None for stage in recipe.stages]
 
 
 def _run_one(recipe: Recipe, output: Path, options: Options, on_status: Callable[[str], None]) -> Iterator[str]:
     settings = _settings(recipe, options)
-    _check(output, options.resume, settings)
-    gathered = [_gather(recipe, stage, options.data) if isinstance(stage, Training) else None for stage in recipe.stages]
-    for stage in recipe.stages:
-        if isinstance(stage, Evaluation):
-            gather.questions(recipe, stage.questions, options.data)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    (output / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
-    done: list[str] = _read_state(output)["done"] if (output / _STATE).is_file() else []
-    tested: Sequence[Pair] = ()
+    if _leads():
+        _check(output, options.resume, settings)
+    gathered = _gather_all(recipe, options.data)
+    yield from _planned(recipe, gathered)
+    done: list[str] = []
+    if _leads():
+        output.mkdir(parents=True, exist_ok=True)
+        done = _read_state(output)["done"] if (output / _STATE).is_file() else []
+        _write_state(output, settings, done)
+        (output / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (output / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
+    _meet()
+    done = _read_state(output)["done"]
     for number, (stage, parts) in enumerate(zip(recipe.stages, gathered, strict=True), start=1):
         name = f"{number}-{stage.kind}"
-        if isinstance(stage, DPO) and parts is not None and stage.data:
-            tested = parts.test
         if name in done:
             yield f"{name}: done before"
             continue
-        _write_state(output, settings, done)
         folder = output / name
         folder.mkdir(exist_ok=True)
-        model = str(output / "model") if (output / "model").is_dir() else (options.model or recipe.model)
+        model = _current(output) or options.model or recipe.model
         job = Job(
             folder, model, recipe.architecture, options.tokenizer or recipe.tokenizer, recipe.format, recipe.seed,
-            resume=options.resume, max_steps=options.max_steps, on_status=on_status,
+            resume=options.resume, max_steps=options.max_steps, on_status=on_status if _leads() else lambda _: None,
         )  # fmt: skip
-        if isinstance(stage, Evaluation):
-            yield from _evaluate(recipe, stage, job, options, tested)
-        elif isinstance(stage, Quantization):
+        if parts is not None:
+            yield from _train(stage, job, parts)  # type: ignore[arg-type]
+        elif _leads() and isinstance(stage, Quantization):
             yield from _quantize(stage, job)
+        elif _leads() and isinstance(stage, Evaluation):
+            before = list(zip(recipe.stages[: number - 1], gathered, strict=False))
+            yield from _evaluate(recipe, stage, job, options, output, before)
+        _meet()
+        done = [*done, name]
+        if _leads():
+            if job.model_folder.is_dir():
+                _promote(job.model_folder, output, keep=isinstance(stage, Quantization))
+            _write_state(output, settings, done)
+        _meet()
+    yield f"model: {output / _MODEL}"
+
+
+def _leads() -> bool:
+    """Whether this process is the one of a launch with several that writes what all share."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _meet() -> None:
+    """Wait for the other processes of a launch."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+
+
+def _planned(recipe: Recipe, gathered: "Sequence[Parts | None]") -> Iterator[str]:
+    for number, (stage, parts) in enumerate(zip(recipe.stages, gathered, strict=True), start=1):
+        if parts is not None:
+            steps = steps_of(stage.fitting, len(parts.train))  # type: ignore[union-attr]
+            yield f"{number}-{stage.kind}: {len(parts.train)} rows to train on, {len(parts.held)} held out, {steps} steps"
+            yield from (f"  {note}" for note in parts.notes)
+
+
+def _train(stage: Training, job: Job, parts: Parts) -> Iterator[str]:
+    """Carry out a trained stage; its folder has the data, the log, the curves, the metrics and the model."""
+    from training.curves import draw
+    from training.log import LOG
+    from training.progress import watching
+
+    train, held = parts.train, parts.held
+    if parts.prepared is not None:
+        if _leads():
+            write_pairs(parts.prepared, job.folder / "data")
+        yield from _overlap(parts.prepared)
+    with watching(job) as callbacks:
+        if isinstance(stage, SFT):
+            from training.sft import run_sft
+
+            metrics = run_sft(stage, job, train, held, callbacks)
+        elif isinstance(stage, MCQTuning):
+            from assistant.model import load_model
+            from training.examples import examples
+            from training.mcq import run_mcq
+
+            lm = load_model(job.model, tokenizer=job.tokenizer, on_status=job.on_status)
+            job.on_status(f"finding passages for {len(train) + len(held)} questions")
+            rows = [examples(lm, stage, part, job.on_status) for part in (train, held)]
+            del lm
+            metrics = run_mcq(stage, job, *rows, callbacks)
         else:
-            assert parts is not None  # noqa: S101 -- every trained stage was gathered
-            yield from _train(recipe, stage, job, parts)
-        if job.model_folder.is_dir():
-            _promote(job.model_folder, output / "model")
-        done.append(name)
-        _write_state(output, settings, done)
+            assert isinstance(stage, DPO)  # noqa: S101 -- the last kind that trains
+            from training.dpo import run_dpo
+
+            if stage.questions:
+                train, held = _option_pairs(stage, job, (train, held))
+            metrics = run_dpo(stage, job, train, held, callbacks)
+    log = job.folder / LOG
+    if _leads() and find_spec("matplotlib") is not None and log.is_file():
+        draw(log, job.folder / "curves.png")
+    yield f"{job.folder.name}: {_told(metrics)}"
+
+
+def _option_pairs(stage: DPO, job: Job, parts: Sequence[Sequence[gather.Asked]]) -> list[list[Pair]]:
+    from assistant.model import load_model
+    from training.option_pairs import option_pairs
+
+    lm = load_model(job.model, tokenizer=job.tokenizer, on_status=job.on_status)
+    job.on_status(f"finding passages for {sum(map(len, parts))} questions")
+    return [option_pairs(lm, part, stage.scoring, stage.passages, hardest=stage.hardest) for part in parts]
+
+
+def _told(metrics: dict[str, Any]) -> str:
+    """Return what a stage's metrics come to, in a line."""
+    held = metrics.get("held_out", {})
+    if "after" in held:  # MCQ tuning
+        before, after = (held[when] for when in ("before", "after"))
+        n = after["n"]
+        return (
+            f"held-out accuracy {percent_with_interval(before['right'], n)} before, "
+            f"{percent_with_interval(after['right'], n)} after; {metrics['seconds']:.0f} s"
+        )
+    shown = [f"{name} {held[name]:.4g}" for name in ("loss", "rewards/accuracies", "rewards/margins") if name in held]
+    return f"held out: {', '.join(shown) or 'nothing measured'}; {metrics['steps']} steps in {metrics['seconds']:.0f} s"
+
+
+def _overlap(prepared: Prepared) -> Iterator[str]:
+    """Say how many held-out prompts are trained on too, where a split by row lets that happen."""
+    trained = {prompt_key(pair) for pair in prepared.parts["train"]}
+    for name, pairs in prepared.parts.items():
+        prompts = {prompt_key(pair) for pair in pairs}
+        if name != "train" and prompts & trained:
+            yield (
+                f"warning: {len(prompts & trained)} of the {len(prompts)} prompts of {name} are also trained on, so results on "
+                "it are too good; split by prompt keeps them apart"
+            )
+
+
+def _quantize(stage: Quantization, job: Job) -> Iterator[str]:
+    from training.quantize import quantize
+
+    found = quantize(job.model, stage.to, job.model_folder, on_status=job.on_status)
+    write_metrics(job.folder, found)
+    yield f"{job.folder.name}: {found['quantized_layers']} layers in {stage.to}, {found['bytes_on_disk'] / 1e6:.1f} MB on disk"
+
+
+def _evaluate(
+    recipe: Recipe,
+    stage: Evaluation,
+    job: Job,
+    options: Options,
+    output: Path,
+    before: "Sequence[tuple[Any, Parts | None]]",
+) -> Iterator[str]:
+    """Measure the model before, after, and after quantization, on what the recipe says and on what no stage trained on."""
+    from assistant.model import load_model
+    from training import report
+    from training.evaluate import Variant, evaluate
+
+    variants = [Variant("before", options.model or recipe.model), Variant("after", job.model)]
+    if (output / _UNQUANTIZED).is_dir():
+        variants = [variants[0], Variant("after, 16 bits", str(output / _UNQUANTIZED)), Variant("after, quantized", job.model)]
+    preferred = [(one, parts) for one, parts in before if isinstance(one, DPO) and one.data and parts is not None]
+    last = preferred[-1] if preferred else None
+    if last is not None and stage.responses:  # the good answers that no stage trained on
+        number = [one for one, _ in before].index(last[0]) + 1
+        held = File(file=(output / f"{number}-dpo" / "data" / "test.jsonl").resolve())
+        stage = stage.model_copy(update={"responses": (*stage.responses, held)})
+    found = evaluate(
+        variants,
+        stage,
+        pairs=last[1].test if last is not None else (),  # type: ignore[union-attr]
+        form=recipe.format,
+        beta=last[0].beta if last is not None else 0.1,
+        max_length=last[0].fitting.max_length if last is not None else 1024,
+        seed=recipe.seed,
+        locate=lambda source: find(recipe, source.file, options.data, source.origin),
+        load=lambda variant: load_model(
+            variant.model, quantize=variant.quantize, tokenizer=job.tokenizer if variant.name == "before" else None
+        ),
+    )
+    report.write_report(found, job.folder)
+    yield f"{job.folder.name}: {job.folder / 'report.md'}"
+
+
+def _compared(output: Path, names: Sequence[str]) -> Iterator[str]:
+    """Write what the variants of a sweep came to beside each other, in sweep.md."""
+    rows = []
+    for name in names:
+        for file in sorted((output / name).glob("*/metrics.json")):
+            held = json.loads(file.read_text(encoding="utf-8")).get("held_out", {})
+            held = held.get("after", held)
+            numbers = {key: value for key, value in held.items() if isinstance(value, int | float)}
+            rows += (
+                [[name, file.parent.name, ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())]] if numbers else []
+            )
+    text = report_table(["variant", "stage", "held out"], rows)
+    (output / "sweep.md").write_text(f"# Held out, by variant\n\n{text}\n", encoding="utf-8")
+    yield f"compared: {output / 'sweep.md'}"
 
 
 def _gather(recipe: Recipe, stage: Training, data: Path | None) -> Parts:
@@ -130,7 +291,8 @@ def _gather(recipe: Recipe, stage: Training, data: Path | None) -> Parts:
         train, held = prepared.parts["train"], prepared.parts.get("valid", prepared.parts["test"])
         return Parts(train, held, prepared.parts["test"], prepared, tuple(_notes(prepared)))
     if isinstance(stage, SFT):
-        return Parts(*gather.instructions(recipe, stage, data))
+        rows, notes = gather.instructions(recipe, stage, data)
+        return Parts(rows[0], rows[1], rows[-1], notes=tuple(notes))
     wanted = stage.questions if isinstance(stage, DPO) else stage.data  # type: ignore[attr-defined]
     parts = gather.split_questions(gather.questions(recipe, wanted, data), stage.split, recipe.seed)
     return Parts(parts[0], parts[1], parts[-1])
@@ -189,14 +351,20 @@ def _write_state(output: Path, settings: dict[str, Any], done: list[str]) -> Non
     made.replace(output / _STATE)
 
 
-def _promote(made: Path, target: Path) -> None:
-    """Put a stage's model where the run's model is; the one before goes when the new one stands."""
-    before = target.with_name(f"{target.name}.before")
-    shutil.rmtree(before, ignore_errors=True)
+def _current(output: Path) -> str | None:
+    """Return the folder of the model as the last finished stage left it."""
+    return next((str(output / name) for name in (_MODEL, _UNQUANTIZED) if (output / name).is_dir()), None)
+
+
+def _promote(made: Path, output: Path, *, keep: bool) -> None:
+    """Put a stage's model where the run's model is; the one before is kept, or goes when the new one stands."""
+    target, before = output / _MODEL, output / (_UNQUANTIZED if keep else f"{_MODEL}.before")
     if target.exists():
+        shutil.rmtree(before, ignore_errors=True)
         target.rename(before)
     made.rename(target)
-    shutil.rmtree(before, ignore_errors=True)
+    if not keep:
+        shutil.rmtree(before, ignore_errors=True)
 
 
 def environment() -> dict[str, Any]:
@@ -214,7 +382,3 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(), "system": platform.system(), "device": device, "cores": os.cpu_count(),
         "threads": torch.get_num_threads(), "versions": versions,
     }  # fmt: skip
-
-
-def _fields(options: Options) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in Options.__dataclass_fields__}

@@ -68,7 +68,6 @@ def write_data(folder: Path) -> Path:
         {"chosen": f"\n\nHuman: {q}\n\nAssistant: {a}", "rejected": f"\n\nHuman: {q}\n\nAssistant: {b}"} for q, a, b in rows
     ]
     _lines(folder / "hh-rlhf.jsonl", dialogues)
-    _lines(folder / "hh-rlhf-held-out.jsonl", dialogues[:4])
     _lines(
         folder / "ultrachat_200k.jsonl",
         [{"prompt": q, "messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a, _ in rows],
