@@ -141,13 +141,23 @@ class MCQTrainer(Trainer):  # type: ignore[misc]
         super().log(logs, start_time)
 
     def measured(self, items: Sequence[Example]) -> dict[str, Any]:
-        """Return how many of `items` are right, with the accuracy's 95 % interval, and their mean loss in nats."""
-        found = self.predict(list(items)).metrics
-        n = len(items)
-        right = round(found["test_accuracy"] * n)
-        low, high = wilson(right, n)
-        interval = [round(low, 4), round(high, 4)]
-        return {"n": n, "right": right, "accuracy": round(right / n, 4), "interval": interval, "loss": found["test_loss"]}
+        """Return how many of `items` are right, with the accuracy's 95 % interval, and their mean loss in nats.
+
+        Not by `predict`: what that prepares for an evaluation before training, accelerate does not wrap for training any more,
+        and the processes of a launch would each train a model of their own.
+        """
+        self.model.eval()
+        with torch.no_grad():
+            found = torch.cat([
+                self._scores(self.model_wrapped, items[start : start + TOGETHER]) for start in range(0, len(items), TOGETHER)
+            ])  # fmt: skip
+        known = _metrics(EvalPrediction(found.float().cpu().numpy(), np.array([example.right for example in items])))
+        right = round(known["accuracy"] * len(items))
+        low, high = wilson(right, len(items))
+        return {
+            "n": len(items), "right": right, "accuracy": round(known["accuracy"], 4),
+            "interval": [round(low, 4), round(high, 4)], "loss": known["loss"],
+        }  # fmt: skip
 
     def _scores(self, model: Any, batch: Sequence[Example]) -> torch.Tensor:
         """Return the options' scores, shape (questions, MAX_OPTIONS), through `model`, which may wrap the one that is trained.

@@ -1,6 +1,9 @@
 """Tuning really tunes: the right options gain, what should stay stays, and the assistant loads the result."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -195,6 +198,25 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(tune: Any, adapter: Adap
     resumed, stopped = tune(by, "stopped", resume=True)
     same(whole, stopped)
     assert metrics | {"seconds": 0} == resumed | {"seconds": 0}
+
+
+def test_two_processes_train_as_one_with_twice_the_accumulation(tune: Any, tiny: Path, tmp_path: Path) -> None:
+    by = {"epochs": 2, "batch_size": 1, "learning_rate": 2e-3}
+    metrics, one = tune(stage(by | {"accumulation": 4}, adapter=Adapter(rank=4)), "one")
+    call = {
+        "stage": stage(by | {"accumulation": 2}, adapter=Adapter(rank=4)).model_dump(mode="json"),
+        "folder": str(tmp_path / "two"), "model": str(tiny), "held": 4,
+        "asked": [(asked.place, asked.mcq.question, asked.mcq.options, asked.mcq.answer, asked.fact) for asked in ASKED],
+    }  # fmt: skip
+    script = Path(__file__).with_name("launched_mcq.py")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run([*command, json.dumps(call)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    same(one, tmp_path / "two")
+    of_two = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    assert of_two["steps"] == metrics["steps"]
+    assert of_two["held_out"]["after"]["loss"] == pytest.approx(metrics["held_out"]["after"]["loss"], abs=1e-4)
 
 
 def test_training_ends_on_a_plateau_and_keeps_the_best(tune: Any) -> None:
