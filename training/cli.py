@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from assistant.cli import run as run_application
+from training.cli_evaluate import evaluate
 from training.cli_prepare import prepare
+from training.cli_quantize import quantize
 
 app = typer.Typer(
     name="mcqa-train",
@@ -19,6 +21,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(prepare, name="prepare")
+app.command()(quantize)
+app.command()(evaluate)
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a packaged one.")]
 DataOption = Annotated[

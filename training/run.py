@@ -173,7 +173,7 @@ def _train(stage: Training, job: Job, parts: Parts) -> Iterator[str]:
             job.on_status(f"finding passages for {len(train) + len(held)} questions")
             rows = [examples(lm, stage, part, job.on_status) for part in (train, held)]
             del lm
-            metrics = run_mcq(stage, job, *rows, callbacks)
+            metrics = run_mcq(stage, job, rows[0], rows[1], callbacks)
         else:
             assert isinstance(stage, DPO)  # noqa: S101 -- the last kind that trains
             from training.dpo import run_dpo
@@ -255,7 +255,7 @@ def _evaluate(
     found = evaluate(
         variants,
         stage,
-        pairs=last[1].test if last is not None else (),  # type: ignore[union-attr]
+        pairs=last[1].test if last is not None else (),
         form=recipe.format,
         beta=last[0].beta if last is not None else 0.1,
         max_length=last[0].fitting.max_length if last is not None else 1024,
