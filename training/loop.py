@@ -259,7 +259,9 @@ def fit(trainer: Any, job: Job) -> dict[str, Any]:
     with known_warnings():
         result = trainer.train(resume_from_checkpoint=last)
     state = trainer.state
-    found = {"steps": state.global_step, "loss": result.training_loss, "seconds": round(result.metrics["train_runtime"], 1)}
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]  # also those before a stop
+    mean = sum(losses) / max(1, len(losses))
+    found = {"steps": state.global_step, "loss": mean, "seconds": round(result.metrics["train_runtime"], 1)}
     return found | ({"best": state.best_global_step} if trainer.args.load_best_model_at_end else {})
 
 
