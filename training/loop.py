@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from assistant.card import CARD_FILE, Card
+from assistant.merge import merge
 from assistant.model import DtypeName, LanguageModel, fingerprint, load_model
 from ingest.errors import UserError
 from ingest.home import replaced_folder
@@ -258,7 +259,9 @@ def fit(trainer: Any, job: Job) -> dict[str, Any]:
     with known_warnings():
         result = trainer.train(resume_from_checkpoint=last)
     state = trainer.state
-    found = {"steps": state.global_step, "loss": result.training_loss, "seconds": round(result.metrics["train_runtime"], 1)}
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]  # also those before a stop
+    mean = sum(losses) / max(1, len(losses))
+    found = {"steps": state.global_step, "loss": mean, "seconds": round(result.metrics["train_runtime"], 1)}
     return found | ({"best": state.best_global_step} if trainer.args.load_best_model_at_end else {})
 
 
@@ -298,16 +301,11 @@ def finish(job: Job, lm: LanguageModel, model: Any) -> None:
             model.save_pretrained(target)
             (target / "README.md").unlink(missing_ok=True)  # an empty form
             write_card(target, lm.card.model_copy(update={"base": named, "base_sha256": fingerprint(base)}))
-    merged = _merge(model).to(stored if stored in (torch.bfloat16, torch.float16) else torch.float16)
+    merged = merge(model, stored if stored in (torch.bfloat16, torch.float16) else torch.float16)
     with _new(job.model_folder) as target:
         merged.save_pretrained(target)
         lm.tokenizer.save_pretrained(target)
         write_card(target, lm.card.model_copy(update={"base": "", "base_sha256": "", "tokenizer": ""}))
-
-
-def _merge(model: Any) -> Any:
-    """Return a plain model with the adapter's share in its weights; the sum is formed in single precision."""
-    return model.float().merge_and_unload() if hasattr(model, "peft_config") else model
 
 
 @contextmanager
