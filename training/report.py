@@ -133,6 +133,9 @@ def _rewards(report: Report, found: PreferenceReport) -> list[Table]:
             rows.append((name, _ranked(accuracy), *_against(accuracy), *means))
     if not rows:
         return []
+    caveat: tuple[tuple[str, str], ...] = ()
+    if any(kind in summary for summary in report.summaries for kind in (", int8", ", nf4")):
+        caveat = (("quantized models", "find each token a little less likely, so that longer answers lose reward untrained"),)
     title = f"Implicit rewards over {report.variants[0].name}: {found.n} pairs, {found.prompts} prompts, beta {found.beta:g}"
     return [
         Table(
@@ -146,6 +149,7 @@ def _rewards(report: Report, found: PreferenceReport) -> list[Table]:
                     "points above the share that the first model itself finds likelier; p: McNemar",
                 ),
                 ("margin, chosen, rejected", "mean rewards and their difference; bootstrap over prompts"),
+                *caveat,
             ),
         )
     ]

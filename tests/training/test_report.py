@@ -48,6 +48,7 @@ def test_all_three_are_written_and_say_the_same(report: Report, tmp_path: Path) 
     assert "+8.0 (+1.0 to +15.0) | 0.0768" in text
     assert "-0.100 (-0.150 to -0.050)" in text
     assert "format alpaca" in text
+    assert "*quantized models*: find each token a little less likely" in text
     assert "- 3 pairs whose prompt alone fills 512 tokens" in text
     assert "- rows.jsonl row 4: no 'chosen'" in text
     assert "![The figures with their intervals](evaluation.png)" in text
