@@ -85,12 +85,12 @@ def _gather_all(recipe: Recipe, data: Path | None) -> "list[Parts | None]":
 
 def _run_one(recipe: Recipe, output: Path, options: Options, on_status: Callable[[str], None]) -> Iterator[str]:
     settings = _settings(recipe, options)
-    if _leads():
+    if leads():
         _check(output, options.resume, settings)
     gathered = _gather_all(recipe, options.data)
     yield from _planned(recipe, gathered)
     done: list[str] = []
-    if _leads():
+    if leads():
         output.mkdir(parents=True, exist_ok=True)
         done = _read_state(output)["done"] if (output / _STATE).is_file() else []
         _write_state(output, settings, done)
@@ -108,18 +108,18 @@ def _run_one(recipe: Recipe, output: Path, options: Options, on_status: Callable
         model = _current(output) or options.model or recipe.model
         job = Job(
             folder, model, recipe.architecture, options.tokenizer or recipe.tokenizer, recipe.format, recipe.seed,
-            resume=options.resume, max_steps=options.max_steps, on_status=on_status if _leads() else lambda _: None,
+            resume=options.resume, max_steps=options.max_steps, on_status=on_status if leads() else lambda _: None,
         )  # fmt: skip
         if parts is not None:
             yield from _train(stage, job, parts)  # type: ignore[arg-type]
-        elif _leads() and isinstance(stage, Quantization):
+        elif leads() and isinstance(stage, Quantization):
             yield from _quantize(stage, job)
-        elif _leads() and isinstance(stage, Evaluation):
+        elif leads() and isinstance(stage, Evaluation):
             before = list(zip(recipe.stages[: number - 1], gathered, strict=False))
             yield from _evaluate(recipe, stage, job, options, output, before)
         _meet()
         done = [*done, name]
-        if _leads():
+        if leads():
             if job.model_folder.is_dir():
                 _promote(job.model_folder, output, keep=isinstance(stage, Quantization))
             _write_state(output, settings, done)
@@ -127,7 +127,7 @@ def _run_one(recipe: Recipe, output: Path, options: Options, on_status: Callable
     yield f"model: {output / _MODEL}"
 
 
-def _leads() -> bool:
+def leads() -> bool:
     """Whether this process is the one of a launch with several that writes what all share."""
     return int(os.environ.get("RANK", "0")) == 0
 
@@ -156,7 +156,7 @@ def _train(stage: Training, job: Job, parts: Parts) -> Iterator[str]:
 
     train, held = parts.train, parts.held
     if parts.prepared is not None:
-        if _leads():
+        if leads():
             write_pairs(parts.prepared, job.folder / "data")
         yield from _overlap(parts.prepared)
     with watching(job) as callbacks:
@@ -182,7 +182,7 @@ def _train(stage: Training, job: Job, parts: Parts) -> Iterator[str]:
                 train, held = _option_pairs(stage, job, (train, held))
             metrics = run_dpo(stage, job, train, held, callbacks)
     log = job.folder / LOG
-    if _leads() and find_spec("matplotlib") is not None and log.is_file():
+    if leads() and find_spec("matplotlib") is not None and log.is_file():
         draw(log, job.folder / "curves.png")
     yield f"{job.folder.name}: {_told(metrics)}"
 
