@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from assistant.card import CARD_FILE, Card
+from assistant.merge import merge
 from assistant.model import DtypeName, LanguageModel, fingerprint, load_model
 from ingest.errors import UserError
 from ingest.home import replaced_folder
@@ -287,27 +288,18 @@ def finish(job: Job, lm: LanguageModel, model: Any) -> None:
 
     The adapter's card names its base and the hash of that one's weights; the model's is that of `lm`. `model` is used up.
     """
-    import torch
-    from transformers import AutoConfig
-
-    base = Path(lm.model.name_or_path)
-    stored = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False).dtype
     if hasattr(model, "peft_config"):
         named = str(Path(job.model).resolve()) if Path(job.model).is_dir() else job.model
         with _new(job.folder / "adapter") as target, known_warnings():
             model.save_pretrained(target)
             (target / "README.md").unlink(missing_ok=True)  # an empty form
-            write_card(target, lm.card.model_copy(update={"base": named, "base_sha256": fingerprint(base)}))
-    merged = _merge(model).to(stored if stored in (torch.bfloat16, torch.float16) else torch.float16)
+            write_card(
+                target, lm.card.model_copy(update={"base": named, "base_sha256": fingerprint(Path(lm.model.name_or_path))})
+            )
     with _new(job.model_folder) as target:
-        merged.save_pretrained(target)
+        merge(model).save_pretrained(target)
         lm.tokenizer.save_pretrained(target)
         write_card(target, lm.card.model_copy(update={"base": "", "base_sha256": "", "tokenizer": ""}))
-
-
-def _merge(model: Any) -> Any:
-    """Return a plain model with the adapter's share in its weights; the sum is formed in single precision."""
-    return model.float().merge_and_unload() if hasattr(model, "peft_config") else model
 
 
 @contextmanager
