@@ -83,7 +83,7 @@ def dpo_trainer(
         raise UserError(f"no pair is left to train on ({train.reasons}); give others, or raise max_length")
     settings = arguments(
         DPOConfig, job, fitting, METRICS, held=bool(held.encoded), beta=stage.beta, loss_type=[stage.loss],
-        label_smoothing=stage.label_smoothing, max_length=None, 
+        label_smoothing=stage.label_smoothing, max_length=None,
         precompute_ref_log_probs=stage.adapter is None,  # else TRL loads the model once more
         disable_dropout=False,  # it would be the adapter's; the model's own is gone
     )  # fmt: skip
