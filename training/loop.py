@@ -290,20 +290,16 @@ def finish(job: Job, lm: LanguageModel, model: Any) -> None:
 
     The adapter's card names its base and the hash of that one's weights; the model's is that of `lm`. `model` is used up.
     """
-    import torch
-    from transformers import AutoConfig
-
-    base = Path(lm.model.name_or_path)
-    stored = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False).dtype
     if hasattr(model, "peft_config"):
         named = str(Path(job.model).resolve()) if Path(job.model).is_dir() else job.model
         with _new(job.folder / "adapter") as target, known_warnings():
             model.save_pretrained(target)
             (target / "README.md").unlink(missing_ok=True)  # an empty form
-            write_card(target, lm.card.model_copy(update={"base": named, "base_sha256": fingerprint(base)}))
-    merged = merge(model, stored if stored in (torch.bfloat16, torch.float16) else torch.float16)
+            write_card(
+                target, lm.card.model_copy(update={"base": named, "base_sha256": fingerprint(Path(lm.model.name_or_path))})
+            )
     with _new(job.model_folder) as target:
-        merged.save_pretrained(target)
+        merge(model).save_pretrained(target)
         lm.tokenizer.save_pretrained(target)
         write_card(target, lm.card.model_copy(update={"base": "", "base_sha256": "", "tokenizer": ""}))
 
