@@ -22,11 +22,11 @@ from assistant.scoring import score
 from ingest.course import Course
 from ingest.errors import UserError
 from training.examples import Example, examples, scores, tuned_card
-from training.gather import Asked
+from training.gather import Asked, questions, split_questions
 from training.loop import Job
 from training.mcq import run_mcq
 from training.progress import watching
-from training.recipe import Adapter, Fitting, MCQTuning, Questions
+from training.recipe import Adapter, Fitting, MCQTuning, Questions, Recipe, Split
 
 needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 WORDS = ("kind", "fair", "sad", "dark", "light", "soft", "hard", "cold", "warm", "deep", "fast", "slow")
@@ -247,6 +247,62 @@ def test_questions_that_are_too_long_lose_passages_or_are_left_out(lm: LanguageM
     told.clear()
     assert [one.place for one in examples(lm, stage({"max_length": 200}), asked, told.append)] == ["short line 1"]
     assert "1 of 2 questions are left out: alone they exceed 200 tokens (the first, long line 2)" in told
+
+
+def test_held_out_questions_are_computed_as_training_ones(tiny: Path) -> None:
+    lm = load_model(str(tiny), dtype="fp32")
+    found = examples(lm, stage(), ASKED)
+    scores(lm, found)  # packing is tried once, in single precision
+    seen: set[tuple[bool, torch.dtype]] = set()
+    layer = lm.model.model.layers[0].self_attn.q_proj
+    layer.register_forward_hook(lambda _module, _input, output: seen.add((torch.is_grad_enabled(), output.dtype)))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # so that rows are read in threads, which begin without autocast
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            scores(lm, found)
+            with torch.no_grad():
+                scores(lm, found)
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == {(True, torch.bfloat16), (False, torch.bfloat16)}
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Recipe:
+    """Write rows to a file; returns a recipe that tunes on their facts."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    by = stage(data=(Questions(file=path, fact=True),))
+    return Recipe(name="x", model="x", architecture="llama", stages=(by,))
+
+
+def test_rows_without_a_key_or_a_fact_are_refused_by_file_and_line(tmp_path: Path) -> None:
+    whole = {"question": {"stem": "Q?", "choices": [{"text": "x", "label": "A"}, {"text": "y", "label": "B"}]}}
+    whole |= {"answerKey": "A", "fact1": " Facts are facts. "}
+    path = tmp_path / "q.jsonl"
+
+    def gathered(*rows: dict[str, Any]) -> list[Asked]:
+        recipe = write(path, list(rows))
+        return questions(recipe, recipe.stages[0].data, None)  # type: ignore[union-attr]
+
+    assert [(one.place, one.fact) for one in gathered(whole)] == [(f"{path} line 1", "Facts are facts.")]
+    with pytest.raises(UserError, match=r"q\.jsonl line 2 and 1 more: no key"):
+        gathered(whole, whole | {"answerKey": None}, whole | {"answerKey": None})
+    with pytest.raises(UserError, match=r"q\.jsonl line 2: no 'fact1'"):
+        gathered(whole, {name: value for name, value in whole.items() if name != "fact1"})
+
+
+def test_no_question_stands_on_both_sides_of_a_split() -> None:
+    asked = [
+        Asked(f"{number} {form}", MCQ(form.format(number), ("x", "y"), "A"))
+        for number in range(30)
+        for form in ("What is {}?", "what  is {}", "WHAT IS {} !")
+    ]
+    for seed in range(3):
+        train, held = split_questions(asked, Split(parts=(70, 30)), seed)
+        sides = [{one.place.split()[0] for one in part} for part in (train, held)]
+        assert not sides[0] & sides[1]
+        assert len(train) + len(held) == 90
+        assert len(held) == pytest.approx(27, abs=3)
 
 
 def test_what_cannot_be_tuned_is_refused(tiny: Path, tmp_path: Path) -> None:
