@@ -317,13 +317,19 @@ def test_what_cannot_be_tuned_is_refused(tiny: Path, tmp_path: Path) -> None:
 def test_the_embedded_model_is_tuned_and_answers_with_its_card(
     lm: LanguageModel, operating_systems: Course, tmp_path: Path
 ) -> None:
-    by = stage({"learning_rate": 1e-3, "epochs": 4, "batch_size": 4, "precision": "auto"}, adapter=Adapter(rank=8), passages=1)
-    asked = [Asked(one.place, one.mcq, course="operating-systems") for one in ASKED]
-    found = examples(lm, by, asked)
+    by = stage(
+        {"learning_rate": 1e-3, "max_steps": 3, "epochs": 3, "evaluate_every": 3, "batch_size": 4, "precision": "auto"},
+        adapter=Adapter(rank=8),
+        passages=1,
+    )
+    found = examples(lm, by, [Asked(one.place, one.mcq, course="operating-systems") for one in ASKED[:8]])
     before = {name: parameter.clone() for name, parameter in lm.model.named_parameters()}
-    metrics = run_mcq(by, Job(tmp_path, "smollm2-135m-instruct", "llama"), found[:8], found[8:])
+    job = Job(tmp_path, "smollm2-135m-instruct", "llama")
+    with watching(job) as callbacks:
+        metrics = run_mcq(by, job, found[:4], found[4:], callbacks)
     assert all(torch.equal(before[name], parameter) for name, parameter in lm.model.named_parameters())
-    assert metrics["held_out"]["after"]["loss"] < metrics["held_out"]["before"]["loss"]
+    losses = [line["loss"] for line in log(tmp_path) if "loss" in line]
+    assert losses[-1] < losses[0]
     moved = [
         tensor for name, tensor in load_file(tmp_path / "adapter" / "adapter_model.safetensors").items() if "lora_B" in name
     ]
@@ -331,10 +337,9 @@ def test_the_embedded_model_is_tuned_and_answers_with_its_card(
     assert all(tensor.abs().max() > 0 for tensor in moved)
     loaded = load_model(str(tmp_path / "model"))
     assert (loaded.card.scoring, loaded.card.normalization, loaded.card.passages) == ("cloze", "token", 1)
-    tuned, untuned = dict(loaded.model.named_parameters()), lm.model
-    for name, parameter in untuned.named_parameters():
-        if not name.endswith("_proj.weight"):
-            assert torch.allclose(parameter.float(), tuned[name].float(), atol=1e-2, rtol=1e-2), name
-    answers = Assistant(loaded, operating_systems).answer_many([one.mcq for one in ASKED[8:]])
-    right = sum(answer.letter == one.mcq.answer for answer, one in zip(answers, ASKED[8:], strict=True))  # type: ignore[union-attr]
+    tuned = dict(loaded.model.named_parameters())
+    for name, parameter in lm.model.named_parameters():  # the adapter's layers changed, and no others
+        assert torch.equal(parameter, tuned[name].to(parameter.dtype)) != name.endswith("_proj.weight"), name
+    answers = Assistant(loaded, operating_systems).answer_many([one.mcq for one in ASKED[4:8]])
+    right = sum(answer.letter == one.mcq.answer for answer, one in zip(answers, ASKED[4:8], strict=True))  # type: ignore[union-attr]
     assert abs(right - metrics["held_out"]["after"]["right"]) <= 1  # 16 bits may turn one that is close
