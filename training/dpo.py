@@ -51,7 +51,7 @@ def run_dpo(
     trainer, lm, known = dpo_trainer(stage, job, pairs_train, pairs_held, callbacks)
     measured = fit(trainer, job)
     metrics = {
-        "kind": "dpo", **known, **measured,
+        "kind": "dpo", "processes": trainer.accelerator.num_processes, **known, **measured,
         "train": last_epoch(trainer, ("loss", *_LOGGED)), "held_out": held_out(trainer),
     }  # fmt: skip
     if trainer.is_world_process_zero():

@@ -318,8 +318,9 @@ def _draw(panel: "Axes", title: str, unit: str, groups: Sequence[_Group], names:
         points = [(place + shift, found[number]) for place, (_, found) in enumerate(groups)]
         known = [(at, one) for at, one in points if one is not None]
         ends = [
-            [one.value - one.low if isfinite(one.low) else 0.0 for _, one in known],
-            [one.high - one.value if isfinite(one.high) else 0.0 for _, one in known],
+            # Rounding may put an end on the wrong side of a value that it is equal to.
+            [max(0.0, one.value - one.low) if isfinite(one.low) else 0.0 for _, one in known],
+            [max(0.0, one.high - one.value) if isfinite(one.high) else 0.0 for _, one in known],
         ]
         panel.errorbar(
             [at for at, _ in known], [one.value for _, one in known], yerr=ends, linestyle="", capsize=3, markersize=6,

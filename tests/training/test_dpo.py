@@ -131,7 +131,9 @@ NAMES = [
 def assert_same(ours: Any, theirs: Any, tolerance: float = 1e-4) -> None:
     """Assert that two trainers logged the same at every step, and ended with the same weights."""
     for name in NAMES:
-        assert logged(ours, name) == pytest.approx(logged(theirs, name), rel=tolerance, abs=tolerance), name
+        # Before the first step, all rewards are 0 to rounding, and which of two is larger means nothing.
+        since = 1 if name == "rewards/accuracies" else 0
+        assert logged(ours, name)[since:] == pytest.approx(logged(theirs, name)[since:], rel=tolerance, abs=tolerance), name
         assert len(logged(ours, name)) == ours.state.global_step > 1
     weights = dict(theirs.model.named_parameters())
     for name, weight in ours.model.named_parameters():
@@ -170,6 +172,13 @@ def test_a_model_that_cannot_read_packed_rows_is_trained_the_same(
     assert_same(packed, alone)
     assert logged(alone, "entropy")
     assert not logged(packed, "entropy")  # which it does not compute
+
+
+def test_gradient_checkpointing_changes_nothing(job: Callable[..., Job]) -> None:
+    stage = settings(gradient_checkpointing=True, max_steps=2)
+    recomputing = trained(stage, job("recomputing"))
+    assert recomputing.args.activation_checkpointing
+    assert_same(recomputing, trained(settings(max_steps=2), job("keeping")))
 
 
 def test_adapters_change_and_the_base_does_not_and_both_are_saved(job: Callable[..., Job], home: Path) -> None:
@@ -222,7 +231,7 @@ def test_dropout_is_the_adapters_alone(job: Callable[..., Job]) -> None:
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.1)
         batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-        return [float(trainer.compute_loss(trainer.model, batch)) for _ in range(2)]
+        return [trainer.compute_loss(trainer.model, batch).item() for _ in range(2)]
 
     with_dropout, without = losses(0.3), losses(0.0)
     assert without[0] == without[1]
