@@ -18,11 +18,12 @@ from training import gather
 from training.datacard import write as write_pairs
 from training.loop import Job, write_metrics
 from training.pairs import Pair, prompt_key
-from training.preflight import refuse, steps_of
+from training.preflight import Sizes, refuse, steps_of
 from training.prepare import Prepared
 from training.recipe import DPO, SFT, Evaluation, File, MCQTuning, Quantization, Recipe, Training, find
 
 _STATE, _MODEL = "run.json", "model"
+_SAMPLED = 200  # rows by which tokens are estimated
 _UNQUANTIZED = "model-16bit"  # what a quantized model was before
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "mcqa-assistant")
 
@@ -88,7 +89,8 @@ def _run_one(recipe: Recipe, output: Path, options: Options, on_status: Callable
     if leads():
         _check(output, options.resume, settings)
     gathered = _gather_all(recipe, options.data)
-    yield from _planned(recipe, gathered)
+    model = options.model or recipe.model
+    yield from _planned(recipe, gathered, Sizes(recipe, model, options.tokenizer or recipe.tokenizer, on_status))
     done: list[str] = []
     if leads():
         output.mkdir(parents=True, exist_ok=True)
@@ -105,9 +107,9 @@ def _run_one(recipe: Recipe, output: Path, options: Options, on_status: Callable
             continue
         folder = output / name
         folder.mkdir(exist_ok=True)
-        model = _current(output) or options.model or recipe.model
         job = Job(
-            folder, model, recipe.architecture, options.tokenizer or recipe.tokenizer, recipe.format, recipe.seed,
+            folder, _current(output) or model, recipe.architecture, options.tokenizer or recipe.tokenizer,
+            recipe.format, recipe.seed,
             resume=options.resume, max_steps=options.max_steps, on_status=on_status if leads() else lambda _: None,
         )  # fmt: skip
         if parts is not None:
@@ -140,12 +142,33 @@ def _meet() -> None:
         PartialState().wait_for_everyone()
 
 
-def _planned(recipe: Recipe, gathered: "Sequence[Parts | None]") -> Iterator[str]:
+def _planned(recipe: Recipe, gathered: "Sequence[Parts | None]", sizes: Sizes | None = None) -> Iterator[str]:
+    """Say what each stage will train on, and with the model's `sizes` what that will take."""
     for number, (stage, parts) in enumerate(zip(recipe.stages, gathered, strict=True), start=1):
-        if parts is not None:
-            steps = steps_of(stage.fitting, len(parts.train))  # type: ignore[union-attr]
-            yield f"{number}-{stage.kind}: {len(parts.train)} rows to train on, {len(parts.held)} held out, {steps} steps"
-            yield from (f"  {note}" for note in parts.notes)
+        if parts is None or not isinstance(stage, Training):
+            continue
+        name = f"{number}-{stage.kind}"  # type: ignore[attr-defined]
+        yield f"{name}: {len(parts.train)} rows to train on, {len(parts.held)} held out"
+        yield from (f"  {note}" for note in parts.notes)
+        if sizes is None:
+            yield f"  {steps_of(stage.fitting, len(parts.train))} steps"
+        else:
+            tokens = _tokens(recipe, stage, parts.train[:_SAMPLED], sizes.tokenizer)
+            yield f"  {sizes.plan(stage, recipe.architecture, len(parts.train), tokens)}"
+
+
+def _tokens(recipe: Recipe, stage: Training, rows: Sequence[Any], tokenizer: Any) -> float | None:
+    """Return how many tokens a row is read as, on average; None where that depends on the passages found."""
+    from training.rows import answer_rows, pair_rows
+
+    longest = stage.fitting.max_length
+    if isinstance(stage, SFT):
+        found = answer_rows([(row.prompt, row.answer, row.place) for row in rows], tokenizer, recipe.format, longest)
+    elif isinstance(stage, DPO) and stage.data:
+        found = pair_rows(rows, tokenizer, recipe.format, longest)
+    else:
+        return None
+    return sum(row.packed for row in found.encoded) / max(1, len(found.encoded))
 
 
 def _train(stage: Training, job: Job, parts: Parts) -> Iterator[str]:
