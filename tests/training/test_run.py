@@ -73,9 +73,13 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, material: Path, lm: Lang
     stopped.parent.mkdir()
     model = tiny_model(recipe.architecture, stopped.parent / "tiny", lm.tokenizer)
     options = Options(data=material, model=str(model), tokenizer=str(model), max_steps=2)
-    going = run(recipe, stopped, options)
-    next(line for line in going if line.startswith("1-sft"))
-    going.close()  # killed between its stages
+
+    def stop(text: str) -> None:
+        if text.startswith("reference"):
+            raise KeyboardInterrupt  # in the second stage, before it trains
+
+    with pytest.raises(KeyboardInterrupt):
+        list(run(recipe, stopped, options, on_status=stop))
     with pytest.raises(UserError, match="already exists"):
         list(run(recipe, stopped, options))
     with pytest.raises(UserError, match="other settings .max_steps"):
