@@ -8,6 +8,7 @@ from typing import Any
 
 from assistant.model import locate, register, tokenizer_of
 from ingest.errors import ModelError, UserError
+from ingest.hardware import silence_transformers
 from training.loop import adapter_targets, precision
 from training.recipe import DPO, SFT, Adapter, Architecture, Fitting, MCQTuning, Quantization, Recipe, Training
 
@@ -36,11 +37,7 @@ class Plan:
     def __str__(self) -> str:
         """Return the plan as a line."""
         tokens = "" if self.tokens is None else f", about {self.tokens:,} tokens"
-        part = (
-            f"{self.trained:,} of {self.parameters:,} parameters"
-            if self.trained < self.parameters
-            else f"{self.trained:,} parameters"
-        )
+        part = "all" if self.trained == self.parameters else f"{self.trained:,} adapter parameters beside the"
         memory = f"{self.memory / 2**30:.2f} GiB without activations"
         return f"{self.steps} steps{tokens}; trains {part} {self.parameters:,} parameters; {memory}"
 
@@ -105,6 +102,8 @@ class Sizes:
     def __init__(self, recipe: Recipe, model: str, tokenizer: str | None, on_status: Callable[[str], None]) -> None:
         """Find the model and its tokenizer. Raises ModelError where they are not here or do not fit the recipe."""
         import torch
+
+        silence_transformers()
         from transformers import AutoConfig, AutoModelForCausalLM
 
         found = locate(model, on_status, tokenizer)

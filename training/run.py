@@ -86,6 +86,7 @@ def _gather_all(recipe: Recipe, data: Path | None) -> "list[Parts | None]":
 
 def _run_one(recipe: Recipe, output: Path, options: Options, on_status: Callable[[str], None]) -> Iterator[str]:
     settings = _settings(recipe, options)
+    recipe = _shortened(recipe, options.max_steps)
     if leads():
         _check(output, options.resume, settings)
     gathered = _gather_all(recipe, options.data)
@@ -110,7 +111,7 @@ def _run_one(recipe: Recipe, output: Path, options: Options, on_status: Callable
         job = Job(
             folder, _current(output) or model, recipe.architecture, options.tokenizer or recipe.tokenizer,
             recipe.format, recipe.seed,
-            resume=options.resume, max_steps=options.max_steps, on_status=on_status if leads() else lambda _: None,
+            resume=options.resume, on_status=on_status if leads() else lambda _: None,
         )  # fmt: skip
         if parts is not None:
             yield from _train(stage, job, parts)  # type: ignore[arg-type]
@@ -124,9 +125,22 @@ def _run_one(recipe: Recipe, output: Path, options: Options, on_status: Callable
         if leads():
             if job.model_folder.is_dir():
                 _promote(job.model_folder, output, keep=isinstance(stage, Quantization))
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # they were for going on with this stage
             _write_state(output, settings, done)
         _meet()
     yield f"model: {output / _MODEL}"
+
+
+def _shortened(recipe: Recipe, most: int | None) -> Recipe:
+    """Return the recipe with no stage of more than `most` steps."""
+
+    def shortened(stage: Any) -> Any:
+        if most is None or not isinstance(stage, Training):
+            return stage
+        fitting = stage.fitting.model_copy(update={"max_steps": min(most, stage.fitting.max_steps or most)})
+        return stage.model_copy(update={"fitting": fitting})
+
+    return recipe.model_copy(update={"stages": tuple(map(shortened, recipe.stages))})
 
 
 def leads() -> bool:
@@ -182,6 +196,7 @@ def _train(stage: Training, job: Job, parts: Parts) -> Iterator[str]:
         if leads():
             write_pairs(parts.prepared, job.folder / "data")
         yield from _overlap(parts.prepared)
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.folder / "logs")  # the only way to tell transformers' callback
     with watching(job) as callbacks:
         if isinstance(stage, SFT):
             from training.sft import run_sft
