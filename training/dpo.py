@@ -6,6 +6,7 @@ from functools import cache
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
+from assistant import attention
 from assistant.model import LanguageModel
 from assistant.packing import packing_works
 from assistant.scoring import Encoded, token_logprobs
@@ -88,6 +89,7 @@ def dpo_trainer(
         disable_dropout=False,  # it would be the adapter's; the model's own is gone
     )  # fmt: skip
     lm._packs = packing_works(lm)
+    attention.disable(lm.model)
     job.on_status(f"reference log-probabilities of {len(train.encoded) + len(held.encoded)} pairs")
     began = time.perf_counter()
     known = [references(lm, rows.encoded, precision(fitting)) for rows in (train, held) if rows.encoded]

@@ -229,6 +229,16 @@ def test_adapters_on_a_quantized_base_learn_in_single_precision(job: Callable[..
     assert float((before - after).abs().mean()) < 0.05 * float(before.std())
 
 
+@pytest.mark.parametrize("adapter", [LORA, None])
+def test_in_16_bits_nothing_is_gained_before_the_first_step(job: Callable[..., Job], adapter: Adapter | None) -> None:
+    trainer, _, _ = dpo_trainer(settings(adapter, precision="bf16", max_steps=2), job(), PAIRS, PAIRS[:3])
+    before = trainer.evaluate()
+    assert before["eval_rewards/margins"] == pytest.approx(0, abs=1e-5)
+    fit(trainer, job())
+    assert logged(trainer, "loss")[0] == pytest.approx(0.693147, abs=1e-5)
+    assert logged(trainer, "loss")[1] < 0.69
+
+
 def test_dropout_is_the_adapters_alone(job: Callable[..., Job]) -> None:
     def losses(dropout: float) -> list[float]:
         # GPT-2's own dropout is 0.1 everywhere.
