@@ -110,20 +110,26 @@ def _without_dropout(model: Any) -> None:
             module.attention_dropout = 0.0
 
 
-def adapter_config(model: Any, adapter: Adapter, architecture: Architecture) -> Any:
-    """Return PEFT's settings for `adapter`. Raises UserError where a target is not in `model`."""
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise UserError("adapters need the package peft; run: pip install 'mcqa-assistant[train]'") from error
+def adapter_targets(model: Any, adapter: Adapter, architecture: Architecture) -> list[str]:
+    """Return the ends of the names of the layers that `adapter` changes. Raises UserError where one is not in `model`."""
     names = targets(architecture, adapter.targets)
     linear = [name for name, module in model.named_modules() if type(module).__name__.startswith(("Linear", "Conv1D"))]
     missing = [name for name in names if not any(f".{full}".endswith(f".{name}") for full in linear)]
     if missing:
         there = sorted({name.rsplit(".", 1)[-1] for name in linear})
         raise UserError(f"the model has no layer {', '.join(missing)} for the adapter; its layers are {', '.join(there)}")
+    return names
+
+
+def adapter_config(model: Any, adapter: Adapter, architecture: Architecture) -> Any:
+    """Return PEFT's settings for `adapter`. Raises UserError where a target is not in `model`."""
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise UserError("adapters need the package peft; run: pip install 'mcqa-assistant[train]'") from error
     return LoraConfig(
-        r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=names,
+        r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout,
+        target_modules=adapter_targets(model, adapter, architecture),
         use_dora=adapter.method == "dora", task_type="CAUSAL_LM",
         fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
     )  # fmt: skip
@@ -259,7 +265,9 @@ def fit(trainer: Any, job: Job) -> dict[str, Any]:
     with known_warnings():
         result = trainer.train(resume_from_checkpoint=last)
     state = trainer.state
-    found = {"steps": state.global_step, "loss": result.training_loss, "seconds": round(result.metrics["train_runtime"], 1)}
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]  # also those before a stop
+    mean = sum(losses) / max(1, len(losses))
+    found = {"steps": state.global_step, "loss": mean, "seconds": round(result.metrics["train_runtime"], 1)}
     return found | ({"best": state.best_global_step} if trainer.args.load_best_model_at_end else {})
 
 

@@ -3,16 +3,14 @@
 Importing this module imports torch and transformers.
 """
 
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, pad
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_utils import EvalPrediction
 
 from assistant.answer import TOGETHER
 from assistant.card import Measured
@@ -22,7 +20,7 @@ from assistant.packing import packing_works
 from assistant.stats import wilson
 from ingest.errors import UserError
 from training.examples import Example, scores, tuned_card
-from training.loop import Job, arguments, write_card, write_metrics
+from training.loop import Job, arguments, finish, fit, start, with_adapter, write_metrics
 from training.recipe import MCQTuning
 
 _METRICS = {"loss": "eval_loss", "margin": "eval_margin", "accuracy": "eval_accuracy"}
@@ -42,36 +40,36 @@ def run_mcq(
     as many training questions after. Raises UserError where the stage asks for what cannot be tuned.
     """
     _refuse(stage, items_train, items_held)
-    lm = _start(job, stage)
+    lm = start(job, stage.fitting, stage.adapter)
+    trained = lm.model
+    if stage.adapter is not None:
+        set_seed(job.seed)
+        trained = with_adapter(lm.model, stage.adapter, job.architecture)
     settings = arguments(
         TrainingArguments, job, stage.fitting, _METRICS,
         per_device_eval_batch_size=TOGETHER, ddp_broadcast_buffers=False,
     )  # fmt: skip
-    trainer = MCQTrainer(lm, settings, items_train, items_held, callbacks)
+    trainer = MCQTrainer(lm, trained, settings, items_train, items_held, callbacks)
     if stage.fitting.patience is not None:
         trainer.add_callback(EarlyStoppingCallback(stage.fitting.patience))
     before = trainer.measured(items_held)
-    started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(settings.output_dir) if job.resume else None)
-    seconds = time.perf_counter() - started
+    fitted = fit(trainer, job)
     after = trainer.measured(items_held)
     metrics = {
+        "kind": "mcq",
         "questions": {"trained": len(items_train), "held_out": len(items_held)},
+        **fitted,
         "held_out": {"before": before, "after": after},
         "trained": {"after": trainer.measured(items_train[: len(items_held)])},
-        "steps": trainer.state.global_step,
-        "best_step": trainer.state.best_global_step,
-        "seconds": round(seconds, 1),
     }
     files = ", ".join(of.file.name + (f" (course {of.course})" if of.course else "") for of in stage.data)
+    known = Measured(on=f"held-out questions of {files}", n=after["n"], right=after["right"])
     lm.card = tuned_card(stage, lm.card).model_copy(
-        update={
-            "training_data": f"{len(items_train)} questions of {files}",
-            "accuracy": (Measured(on=f"held-out questions of {files}", n=after["n"], right=after["right"]),),
-        }
+        update={"training_data": f"{len(items_train)} questions of {files}", "accuracy": (known,)}
     )
     if trainer.is_world_process_zero():
-        _finish(job, stage, lm, metrics)
+        finish(job, lm, trainer.accelerator.unwrap_model(trainer.model))
+        write_metrics(job.folder, metrics)
     trainer.accelerator.wait_for_everyone()
     return metrics
 
@@ -86,23 +84,22 @@ class MCQTrainer(Trainer):  # type: ignore[misc]
     def __init__(
         self,
         lm: LanguageModel,
+        trained: Any,
         settings: TrainingArguments,
         train: Sequence[Example],
         held: Sequence[Example],
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        """`lm.model` is trained, or the adapters in it."""
-        # An adapter hides what its base can leave out; the base itself computes with the adapters in it.
-        bare = lm.model.get_base_model() if hasattr(lm.model, "get_base_model") else lm.model
-        self._lm = replace(lm, model=bare.eval())
-        self._lm._packs = packing_works(self._lm)  # while nothing is dropped or rounded
+        """`trained` is the model of `lm`, or what holds it and adapters in it: these compute wherever that model is called."""
+        self._lm = lm
+        lm.model.eval()
+        lm._packs = packing_works(lm)  # while nothing is dropped or rounded
         self._seen: list[torch.Tensor] = []
         super().__init__(
-            model=lm.model, args=settings, train_dataset=list(train), eval_dataset=list(held), data_collator=_collated,
+            model=trained, args=settings, train_dataset=list(train), eval_dataset=list(held), data_collator=_collated,
             compute_metrics=_metrics, callbacks=list(callbacks),
         )  # fmt: skip
         self.loss_is_scaled_for_ga = False  # it is a mean over the batch
-        self.remove_callback(PrinterCallback)
 
     def compute_loss(
         self,
@@ -144,13 +141,23 @@ class MCQTrainer(Trainer):  # type: ignore[misc]
         super().log(logs, start_time)
 
     def measured(self, items: Sequence[Example]) -> dict[str, Any]:
-        """Return how many of `items` are right, with the accuracy's 95 % interval, and their mean loss in nats."""
-        found = self.predict(list(items)).metrics
-        n = len(items)
-        right = round(found["test_accuracy"] * n)
-        low, high = wilson(right, n)
-        interval = [round(low, 4), round(high, 4)]
-        return {"n": n, "right": right, "accuracy": round(right / n, 4), "interval": interval, "loss": found["test_loss"]}
+        """Return how many of `items` are right, with the accuracy's 95 % interval, and their mean loss in nats.
+
+        Not by `predict`: what that prepares for an evaluation before training, accelerate does not wrap for training any more,
+        and the processes of a launch would each train a model of their own.
+        """
+        self.model.eval()
+        with torch.no_grad():
+            found = torch.cat([
+                self._scores(self.model_wrapped, items[start : start + TOGETHER]) for start in range(0, len(items), TOGETHER)
+            ])  # fmt: skip
+        known = _metrics(EvalPrediction(found.float().cpu().numpy(), np.array([example.right for example in items])))
+        right = round(known["accuracy"] * len(items))
+        low, high = wilson(right, len(items))
+        return {
+            "n": len(items), "right": right, "accuracy": round(known["accuracy"], 4),
+            "interval": [round(low, 4), round(high, 4)], "loss": known["loss"],
+        }  # fmt: skip
 
     def _scores(self, model: Any, batch: Sequence[Example]) -> torch.Tensor:
         """Return the options' scores, shape (questions, MAX_OPTIONS), through `model`, which may wrap the one that is trained.
@@ -216,31 +223,3 @@ def _refuse(stage: MCQTuning, train: Sequence[Example], held: Sequence[Example])
         raise UserError(
             f"{len(train)} questions to train on and {len(held)} held out are too few; add some to the recipe's data"
         )
-
-
-# Until training/loop.py has them:
-
-
-def _start(job: Job, stage: MCQTuning) -> LanguageModel:
-    from transformers import set_seed
-
-    from assistant.model import load_model
-    from training.loop import with_adapter
-
-    set_seed(job.seed)
-    base = "none" if stage.adapter is None else stage.adapter.base
-    lm = load_model(job.model, quantize=base, dtype="fp32" if base == "none" else "auto", on_status=job.on_status)
-    if stage.adapter is not None:
-        lm.model = with_adapter(lm.model, stage.adapter, job.architecture)
-    return lm
-
-
-def _finish(job: Job, stage: MCQTuning, lm: LanguageModel, metrics: dict[str, Any]) -> None:
-    model = lm.model
-    if stage.adapter is not None:
-        model.save_pretrained(job.folder / "adapter")
-        model = model.merge_and_unload()
-    model.save_pretrained(job.model_folder)
-    lm.tokenizer.save_pretrained(job.model_folder)
-    write_card(job.model_folder, lm.card)
-    write_metrics(job.folder, metrics)
