@@ -17,7 +17,7 @@ from training.loop import (
     Plain,
     adapter_config,
     arguments,
-    finish,
+    close,
     fit,
     held_out,
     in_single_precision,
@@ -25,7 +25,6 @@ from training.loop import (
     last_epoch,
     precision,
     start,
-    write_metrics,
 )
 from training.pairs import Pair
 from training.recipe import DPO
@@ -56,10 +55,7 @@ def run_dpo(
         "kind": "dpo", "processes": trainer.accelerator.num_processes, **known, **measured,
         "train": last_epoch(trainer, ("loss", *_LOGGED)), "held_out": held_out(trainer),
     }  # fmt: skip
-    if trainer.is_world_process_zero():
-        finish(job, lm, trainer.accelerator.unwrap_model(trainer.model))
-        write_metrics(job.folder, metrics)
-    trainer.accelerator.wait_for_everyone()
+    close(trainer, job, lm, stage, metrics)
     return metrics
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from tiny import tiny_model
 
 import training.dpo
+import training.loop
 import training.reference
 from assistant.card import read_card
 from assistant.model import LanguageModel, fingerprint, load_model
@@ -203,6 +204,19 @@ def test_adapters_change_and_the_base_does_not_and_both_are_saved(job: Callable[
     assert metrics["pairs"]["train"]["rows"] == 12
     assert metrics["train"]["rewards/margins"] > 0 == metrics["pairs"]["held_out"]["cut"]
     assert set(metrics["held_out"]) >= {"loss", "rewards/margins", "rewards/accuracies"}
+
+
+@pytest.mark.parametrize("adapter", [LORA, None])
+def test_weights_that_no_process_has_all_of_are_put_together(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, adapter: Adapter | None
+) -> None:
+    run_dpo(settings(adapter), job("one"), PAIRS, [])
+    monkeypatch.setattr(training.loop, "_is_cut_up", lambda _: True)
+    run_dpo(settings(adapter), job("several"), PAIRS, [])
+    one, several = (load_file(job(name).model_folder / "model.safetensors") for name in ("one", "several"))
+    assert one.keys() == several.keys()
+    for name, weight in one.items():
+        torch.testing.assert_close(weight, several[name])
 
 
 @pytest.mark.parametrize(("base", "method"), [("nf4", "lora"), ("nf4", "dora"), ("int8", "lora")])
