@@ -6,6 +6,7 @@ from functools import cache
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
+from assistant import attention
 from assistant.model import LanguageModel
 from assistant.packing import packing_works
 from assistant.scoring import Encoded, token_logprobs
@@ -16,7 +17,7 @@ from training.loop import (
     Plain,
     adapter_config,
     arguments,
-    finish,
+    close,
     fit,
     held_out,
     in_single_precision,
@@ -24,7 +25,6 @@ from training.loop import (
     last_epoch,
     precision,
     start,
-    write_metrics,
 )
 from training.pairs import Pair
 from training.recipe import DPO
@@ -55,10 +55,7 @@ def run_dpo(
         "kind": "dpo", "processes": trainer.accelerator.num_processes, **known, **measured,
         "train": last_epoch(trainer, ("loss", *_LOGGED)), "held_out": held_out(trainer),
     }  # fmt: skip
-    if trainer.is_world_process_zero():
-        finish(job, lm, trainer.accelerator.unwrap_model(trainer.model))
-        write_metrics(job.folder, metrics)
-    trainer.accelerator.wait_for_everyone()
+    close(trainer, job, lm, stage, metrics)
     return metrics
 
 
@@ -88,6 +85,7 @@ def dpo_trainer(
         disable_dropout=False,  # it would be the adapter's; the model's own is gone
     )  # fmt: skip
     lm._packs = packing_works(lm)
+    attention.disable(lm.model)
     job.on_status(f"reference log-probabilities of {len(train.encoded) + len(held.encoded)} pairs")
     began = time.perf_counter()
     known = [references(lm, rows.encoded, precision(fitting)) for rows in (train, held) if rows.encoded]

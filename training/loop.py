@@ -15,7 +15,7 @@ from assistant.merge import merge
 from assistant.model import DtypeName, LanguageModel, fingerprint, load_model
 from ingest.errors import UserError
 from ingest.home import replaced_folder
-from training.recipe import Adapter, Architecture, Fitting, Format
+from training.recipe import Adapter, Architecture, Fitting, Format, Training
 
 if TYPE_CHECKING:
     import torch
@@ -289,6 +289,35 @@ def last_epoch(trainer: Any, names: Sequence[str]) -> dict[str, float]:
     entries = [entry for entry in trainer.state.log_history if names[0] in entry]
     entries = [entry for entry in entries if entry["epoch"] > entries[-1]["epoch"] - 1]
     return {name: sum(entry[name] for entry in entries) / len(entries) for name in names} if entries else {}
+
+
+def close(trainer: Any, job: Job, lm: LanguageModel, training: Training, metrics: dict[str, Any]) -> None:
+    """Save what `trainer` made of `lm`, and the metrics, as `finish` does; to be called in every process of a launch."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if _is_cut_up(trainer):
+        put_together = job.folder / "checkpoints" / "whole"
+        trainer.save_model(str(put_together))
+        if trainer.is_world_process_zero():
+            model = _loaded(put_together, job, training)
+    if trainer.is_world_process_zero():
+        finish(job, lm, model)
+        write_metrics(job.folder, metrics)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _is_cut_up(trainer: Any) -> bool:
+    """Say whether no process of a launch has all weights."""
+    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+
+
+def _loaded(folder: Path, job: Job, training: Training) -> Any:
+    """Return a model as a trainer saved it: an adapter on its base, or all weights."""
+    if training.adapter is None:
+        return load_model(str(folder), dtype="fp32").model
+    from peft import PeftModel
+
+    with known_warnings():
+        return PeftModel.from_pretrained(start(job, training.fitting, training.adapter).model, folder)
 
 
 def finish(job: Job, lm: LanguageModel, model: Any) -> None:

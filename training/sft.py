@@ -12,14 +12,13 @@ from training.loop import (
     Plain,
     adapter_config,
     arguments,
-    finish,
+    close,
     fit,
     held_out,
     in_single_precision,
     known_warnings,
     last_epoch,
     start,
-    write_metrics,
 )
 from training.recipe import SFT
 from training.rows import Rows, answer_rows
@@ -72,10 +71,7 @@ def run_sft(
         "train": last_epoch(trainer, ("loss", "mean_token_accuracy")),
         "held_out": held_out(trainer),
     }
-    if trainer.is_world_process_zero():
-        finish(job, lm, trainer.accelerator.unwrap_model(trainer.model))
-        write_metrics(job.folder, metrics)
-    trainer.accelerator.wait_for_everyone()
+    close(trainer, job, lm, stage, metrics)
     return metrics
 
 

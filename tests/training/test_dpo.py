@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from tiny import tiny_model
 
 import training.dpo
+import training.loop
 import training.reference
 from assistant.card import read_card
 from assistant.model import LanguageModel, fingerprint, load_model
@@ -205,6 +206,19 @@ def test_adapters_change_and_the_base_does_not_and_both_are_saved(job: Callable[
     assert set(metrics["held_out"]) >= {"loss", "rewards/margins", "rewards/accuracies"}
 
 
+@pytest.mark.parametrize("adapter", [LORA, None])
+def test_weights_that_no_process_has_all_of_are_put_together(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, adapter: Adapter | None
+) -> None:
+    run_dpo(settings(adapter), job("one"), PAIRS, [])
+    monkeypatch.setattr(training.loop, "_is_cut_up", lambda _: True)
+    run_dpo(settings(adapter), job("several"), PAIRS, [])
+    one, several = (load_file(job(name).model_folder / "model.safetensors") for name in ("one", "several"))
+    assert one.keys() == several.keys()
+    for name, weight in one.items():
+        torch.testing.assert_close(weight, several[name])
+
+
 @pytest.mark.parametrize(("base", "method"), [("nf4", "lora"), ("nf4", "dora"), ("int8", "lora")])
 def test_adapters_on_a_quantized_base_learn_in_single_precision(job: Callable[..., Job], base: Any, method: Any) -> None:
     pytest.importorskip("bitsandbytes")
@@ -227,6 +241,16 @@ def test_adapters_on_a_quantized_base_learn_in_single_precision(job: Callable[..
         finish(job(), lm, trainer.model)
         after = load_model(str(job().model_folder), dtype="fp32").model(input_ids=ids).logits
     assert float((before - after).abs().mean()) < 0.05 * float(before.std())
+
+
+@pytest.mark.parametrize("adapter", [LORA, None])
+def test_in_16_bits_nothing_is_gained_before_the_first_step(job: Callable[..., Job], adapter: Adapter | None) -> None:
+    trainer, _, _ = dpo_trainer(settings(adapter, precision="bf16", max_steps=2), job(), PAIRS, PAIRS[:3])
+    before = trainer.evaluate()
+    assert before["eval_rewards/margins"] == pytest.approx(0, abs=1e-5)
+    fit(trainer, job())
+    assert logged(trainer, "loss")[0] == pytest.approx(0.693147, abs=1e-5)
+    assert logged(trainer, "loss")[1] < 0.69
 
 
 def test_dropout_is_the_adapters_alone(job: Callable[..., Job]) -> None:
