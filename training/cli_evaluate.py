@@ -1,16 +1,18 @@
 """`mcqa-train evaluate`: a tuned model beside the one that it was made from."""
 
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assistant.cli_options import JsonOption, Quantize, ScoringOption, complain
+from assistant.cli_options import Dtype, DtypeOption, JsonOption, Quantize, ScoringOption, complain
 from ingest.errors import UserError
 
 if TYPE_CHECKING:
+    from assistant.model import DtypeName, Quantization
     from training.evaluate import Variant
     from training.pairs import Pair
 
@@ -34,6 +36,7 @@ def evaluate(
     quantize: Annotated[
         list[Quantize] | None, typer.Option(help="How MODEL's weights are kept; may be repeated. Default: none.")
     ] = None,
+    dtype: DtypeOption = Dtype.auto,
     questions: Annotated[
         list[Path] | None, typer.Option(metavar="FILE_OR_FOLDER", help="Keyed questions; may be repeated.")
     ] = None,
@@ -91,7 +94,7 @@ def evaluate(
     columns = (TextColumn("Evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with render.progress(*columns) as update:
         found = measure(
-            _variants(model, base, [one.value for one in quantize or [Quantize.none]]),
+            _variants(model, base, [one.value for one in quantize or [Quantize.none]], dtype.value),
             wanted,
             pairs=pairs,
             form=form.value,
@@ -102,8 +105,11 @@ def evaluate(
     if as_json:
         print(json.dumps(report.to_json(found), ensure_ascii=False))
     else:
+        out = render.console()
+        for line in report.models(found):
+            out.print(render.plain(line))
         for table in report.tables(found):
-            render.console().print(shown(table))
+            out.print("", shown(table))
     left = report.left_out(found)
     for line in left[:_SHOWN]:
         complain(f"left out: {line}")
@@ -113,11 +119,12 @@ def evaluate(
         complain(f"written: {', '.join(map(str, report.write_report(found, output)))}")
 
 
-def _variants(model: str, base: str | None, kinds: list[str]) -> "list[Variant]":
+def _variants(model: str, base: str | None, kinds: "Sequence[Quantization]", dtype: "DtypeName") -> "list[Variant]":
     from training.evaluate import Variant
 
-    found = [] if base is None else [Variant(f"base ({base})", base)]
-    return found + [Variant(model if kind == "none" else f"{model}, {kind}", model, kind) for kind in kinds]  # type: ignore[arg-type]
+    short = Path(model).name
+    tuned = [Variant(short if kind == "none" else f"{short}, {kind}", model, kind, dtype) for kind in kinds]
+    return tuned if base is None else [Variant("base", base, dtype=dtype), *tuned]
 
 
 def _pairs(path: Path, limit: int | None) -> "list[Pair]":

@@ -50,7 +50,7 @@ def quantize(
         choose_course(course)
     if output is None:
         name = Path(model).expanduser()
-        output = name.parent / f"{name.stem if name.suffix == '.gguf' else name.name}-{to.value}"
+        output = (name.parent if name.exists() else Path()) / f"{name.stem if name.suffix == '.gguf' else name.name}-{to.value}"
     made = work.quantize(model, to.value, output, on_status=complain)
     found = None
     if items is not None:

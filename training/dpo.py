@@ -10,6 +10,7 @@ from assistant.model import LanguageModel
 from assistant.packing import packing_works
 from assistant.scoring import Encoded, token_logprobs
 from ingest.errors import UserError
+from ingest.hardware import silence_transformers
 from training.loop import (
     Job,
     Plain,
@@ -67,6 +68,7 @@ def dpo_trainer(
     """Return TRL's trainer ready to start, the model it trains, and what is known of the rows and of the reference."""
     import time
 
+    silence_transformers()
     try:
         from trl import DPOConfig
     except ImportError as error:
@@ -81,7 +83,8 @@ def dpo_trainer(
         raise UserError(f"no pair is left to train on ({train.reasons}); give others, or raise max_length")
     settings = arguments(
         DPOConfig, job, fitting, METRICS, held=bool(held.encoded), beta=stage.beta, loss_type=[stage.loss],
-        label_smoothing=stage.label_smoothing, max_length=None, precompute_ref_log_probs=True,
+        label_smoothing=stage.label_smoothing, max_length=None,
+        precompute_ref_log_probs=stage.adapter is None,  # else TRL loads the model once more
         disable_dropout=False,  # it would be the adapter's; the model's own is gone
     )  # fmt: skip
     lm._packs = packing_works(lm)
@@ -132,6 +135,7 @@ def _trainer_class() -> type:
         def __init__(self, lm: LanguageModel, **settings: Any) -> None:
             super().__init__(**settings)
             in_single_precision(self.model)
+            self.precompute_ref_logps = True  # they stand in the rows
             self._packs = bool(lm._packs)
             if self._packs:
                 _read_packed(lm)

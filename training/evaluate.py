@@ -1,38 +1,44 @@
 """Models before and after training on the same questions, preferences and responses → figures, compared item by item."""
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from assistant import evaluate as asking
 from assistant import stats
+from assistant.answer import Assistant
+from assistant.card import ScoringKind
 from assistant.evaluate import Comparison
 from assistant.items import Item, read_items
-from assistant.model import LanguageModel, Quantization, load_model
+from assistant.mcq import MCQ
+from assistant.model import DtypeName, LanguageModel, Quantization, load_model
+from assistant.prompt import Prompt
+from ingest.course import Course, Hit
 from ingest.errors import UserError
+from ingest.store import Passage
 from training.bootstrap import Estimate, mean, of_sums
 from training.likelihood import Likelihood, encode, likelihoods
 from training.pairs import Pair, prompt_key
 from training.recipe import Evaluation, File, Format, Questions
 from training.responses import Response, drawn, read_responses
 
-if TYPE_CHECKING:
-    from assistant.answer import Assistant
-
 Progress = Callable[[int, int], None]  # items read, items in all, over all variants
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A model to evaluate: what reports call it, what `load_model` takes (None: the embedded one), and how it is quantized."""
+    """A model to evaluate: what reports call it, what `load_model` takes (None: the embedded one), and how it computes.
+
+    In 16 bits, rounding moves an answer's log-likelihood by tenths of a nat: small rewards need `dtype` "fp32".
+    """
 
     name: str
     model: str | None
     quantize: Quantization = "none"
+    dtype: DtypeName = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +153,7 @@ def evaluate(
     max_length: int = 1024,
     seed: int = 0,
     locate: Callable[[File | Questions], Path] = lambda source: source.file,
-    load: Callable[[Variant], LanguageModel] = lambda variant: load_model(variant.model, quantize=variant.quantize),
+    load: Callable[[Variant], LanguageModel] = lambda one: load_model(one.model, quantize=one.quantize, dtype=one.dtype),
     on_progress: Progress = lambda *_: None,
 ) -> Report:
     """Measure the variants on the files of `evaluation`, and on held-out `pairs` where it wants preferences.
@@ -194,11 +200,12 @@ def evaluate(
 
 
 def _questions(path: Path, wanted: Questions, notes: list[str]) -> _Asked:
-    from ingest.course import Course
-
     if wanted.course is not None:
         Course.open(wanted.course)
     items = read_items(path, shots=wanted.shots, subjects=wanted.subjects, limit=wanted.use)
+    for item in items.items:
+        if wanted.fact and not item.fact:
+            raise UserError(f"{item.place}: no 'fact1'; leave 'fact' out of the recipe, or use a file that has facts")
     notes += items.bad
     if items.without_key:
         notes.append(f"{path}: {items.without_key} questions have no key")
@@ -245,12 +252,11 @@ def _measured(
 def _answers(
     variant: Variant, lm: LanguageModel, evaluation: Evaluation, asked: _Asked, advance: Callable[[int], None]
 ) -> asking.Result:
-    from assistant.answer import Assistant
-    from ingest.course import Course
-
     course = asked.wanted.course
 
-    def assistant(_: asking.Variant) -> "Assistant":
+    def assistant(_: asking.Variant) -> Assistant:
+        if asked.wanted.fact:
+            return _Informed(lm, {item.mcq: item.fact for item in asked.items}, evaluation.scoring)
         return Assistant(lm, Course.open(course) if course else None, scoring=evaluation.scoring, passages=evaluation.passages)
 
     done = 0
@@ -261,8 +267,21 @@ def _answers(
         done = now
 
     passages = evaluation.passages if course else None
-    named = asking.Variant(variant.name, lm.quantization, course, evaluation.scoring, passages)
+    named = asking.Variant(variant.name, lm.quantization, course, evaluation.scoring, passages, variant.dtype)
     return asking.evaluate(named, asked.items, assistant, show)
+
+
+class _Informed(Assistant):
+    """Shows each question with a fact of its own, in place of passages that were searched for."""
+
+    def __init__(self, lm: LanguageModel, facts: Mapping[MCQ, str], scoring: ScoringKind | None) -> None:
+        super().__init__(lm, scoring=scoring)
+        self._facts = facts
+
+    def prepare(self, mcq: MCQ, examples: Sequence[MCQ] = ()) -> tuple[list[Hit], Prompt, int]:
+        """Return the fact as the one passage, the prompt with it, and whether it had to be left out for want of room."""
+        passage = Passage("", "fact", self._facts[mcq], "", 0, 0, 0, 0)
+        return self._fitted(mcq, [Hit(passage, 1.0, 1.0)], examples)
 
 
 def _preferences(

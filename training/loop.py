@@ -110,20 +110,26 @@ def _without_dropout(model: Any) -> None:
             module.attention_dropout = 0.0
 
 
-def adapter_config(model: Any, adapter: Adapter, architecture: Architecture) -> Any:
-    """Return PEFT's settings for `adapter`. Raises UserError where a target is not in `model`."""
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise UserError("adapters need the package peft; run: pip install 'mcqa-assistant[train]'") from error
+def adapter_targets(model: Any, adapter: Adapter, architecture: Architecture) -> list[str]:
+    """Return the ends of the names of the layers that `adapter` changes. Raises UserError where one is not in `model`."""
     names = targets(architecture, adapter.targets)
     linear = [name for name, module in model.named_modules() if type(module).__name__.startswith(("Linear", "Conv1D"))]
     missing = [name for name in names if not any(f".{full}".endswith(f".{name}") for full in linear)]
     if missing:
         there = sorted({name.rsplit(".", 1)[-1] for name in linear})
         raise UserError(f"the model has no layer {', '.join(missing)} for the adapter; its layers are {', '.join(there)}")
+    return names
+
+
+def adapter_config(model: Any, adapter: Adapter, architecture: Architecture) -> Any:
+    """Return PEFT's settings for `adapter`. Raises UserError where a target is not in `model`."""
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise UserError("adapters need the package peft; run: pip install 'mcqa-assistant[train]'") from error
     return LoraConfig(
-        r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=names,
+        r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout,
+        target_modules=adapter_targets(model, adapter, architecture),
         use_dora=adapter.method == "dora", task_type="CAUSAL_LM",
         fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
     )  # fmt: skip
@@ -290,20 +296,16 @@ def finish(job: Job, lm: LanguageModel, model: Any) -> None:
 
     The adapter's card names its base and the hash of that one's weights; the model's is that of `lm`. `model` is used up.
     """
-    import torch
-    from transformers import AutoConfig
-
-    base = Path(lm.model.name_or_path)
-    stored = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False).dtype
     if hasattr(model, "peft_config"):
         named = str(Path(job.model).resolve()) if Path(job.model).is_dir() else job.model
         with _new(job.folder / "adapter") as target, known_warnings():
             model.save_pretrained(target)
             (target / "README.md").unlink(missing_ok=True)  # an empty form
-            write_card(target, lm.card.model_copy(update={"base": named, "base_sha256": fingerprint(base)}))
-    merged = merge(model, stored if stored in (torch.bfloat16, torch.float16) else torch.float16)
+            write_card(
+                target, lm.card.model_copy(update={"base": named, "base_sha256": fingerprint(Path(lm.model.name_or_path))})
+            )
     with _new(job.model_folder) as target:
-        merged.save_pretrained(target)
+        merge(model).save_pretrained(target)
         lm.tokenizer.save_pretrained(target)
         write_card(target, lm.card.model_copy(update={"base": "", "base_sha256": "", "tokenizer": ""}))
 

@@ -45,9 +45,11 @@ def quantize(
         with replaced_folder(output.resolve()) as folder:
             lm.model.save_pretrained(folder)
             lm.tokenizer.save_pretrained(folder)
-            write_card(folder, lm.card)
+            # The folder is no adapter any more, and holds its own tokenizer.
+            alone: dict[str, Any] = {"base": "", "base_sha256": "", "base_quantization": "none", "tokenizer": ""}
+            write_card(folder, lm.card.model_copy(update=alone))
             _released(lm)
-            lm = load_model(str(folder))
+            lm = load_model(str(folder), dtype="bf16")
             layers = sum(map(is_quantized, lm.model.modules()))
             if lm.quantization != to or not layers:
                 raise ModelError(f"what was written to {output} is not quantized; this is a defect of mcqa-train")

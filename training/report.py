@@ -41,7 +41,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
 def tables(report: Report) -> list[Table]:
     """Return the report's figures as tables, one for each kind of them."""
-    found = [_questions(one) for one in report.questions]
+    found = [_questions(report, one) for one in report.questions]
     if report.preferences is not None:
         found += [*_rankings(report, report.preferences), *_rewards(report, report.preferences)]
     return found + [_responses(report, one) for one in report.responses]
@@ -50,7 +50,7 @@ def tables(report: Report) -> list[Table]:
 def to_markdown(report: Report, picture: str | None = None) -> str:
     """Return the report as Markdown, with a line for what each column means; `picture` is the file name of the plot."""
     parts = ["# Evaluation", "The first model is what the others are compared with. In brackets: 95 % intervals."]
-    parts.append("\n".join(f"- {assistants.cell(line)}" for line in report.summaries))
+    parts.append("\n".join(f"- {assistants.cell(line)}" for line in models(report)))
     parts += map(markdown, tables(report))
     if picture:
         parts.append(f"![The figures with their intervals]({picture})")
@@ -58,6 +58,11 @@ def to_markdown(report: Report, picture: str | None = None) -> str:
     if left:
         parts += ["## Left out", "\n".join(f"- {assistants.cell(line)}" for line in left)]
     return "\n\n".join(parts) + "\n"
+
+
+def models(report: Report) -> list[str]:
+    """Return a line for each variant: its name, and what was loaded."""
+    return [f"{name}: {summary}" for name, summary in zip(_names(report), report.summaries, strict=True)]
 
 
 def left_out(report: Report) -> list[str]:
@@ -72,17 +77,17 @@ def left_out(report: Report) -> list[str]:
     return lines
 
 
-def _questions(found: asking.Report) -> Table:
+def _questions(report: Report, found: asking.Report) -> Table:
     rows = [
         (
-            summary.name,
+            name,
             percent(summary.correct, found.n),
             gain(summary.against_first, found.n),
             p_value(summary.against_first),
             f"{summary.negative_log_likelihood:.3f}",
             assistants.calibration(summary),
         )
-        for summary in found.summaries
+        for name, summary in zip(_names(report), found.summaries, strict=True)
     ]
     return Table(
         f"Questions: {assistants.basis(found)}",

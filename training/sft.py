@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 from ingest.errors import UserError
+from ingest.hardware import silence_transformers
 from training.instructions import Instruction
 from training.loop import (
     Job,
@@ -35,6 +36,7 @@ def run_sft(
     epoch and on the held-out rows. `callbacks` are transformers'. Raises UserError where rows or settings cannot be trained
     with.
     """
+    silence_transformers()
     try:
         from trl import SFTConfig
     except ImportError as error:

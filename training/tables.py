@@ -36,11 +36,11 @@ def shown(table: Table) -> "RenderableType":
 
     made = Rich(box=None, header_style="bold", pad_edge=False)
     for place, heading in enumerate(table.head):
-        made.add_column(plain(heading), justify="right" if place else "left", overflow="fold")
+        made.add_column(plain(heading), justify="right" if place else "left", overflow="fold", min_width=0 if place else 8)
     for row in table.rows:
         made.add_row(*(plain(str(value)) for value in row))
     legend = [plain(f"{name}: {meaning}", "dim") for name, meaning in table.meanings]
-    return Group(plain(table.title, "bold"), made, *legend, "")
+    return Group(plain(table.title, "bold"), made, *legend)
 
 
 def gain(against: Comparison | None, n: int) -> str:

@@ -212,6 +212,7 @@ def test_a_quantized_folder_loads_as_what_was_quantized(
     assert made["bytes_on_disk"] == (tmp_path / "small" / "model.safetensors").stat().st_size
     loaded = load_model(str(tmp_path / "small"), dtype="bf16")
     assert (loaded.quantization, loaded.card.temperature, loaded.card.scoring) == (to, 0.6, "cloze")
+    assert (loaded.card.base, loaded.card.base_sha256) == ("", "")
     assert f", {to}, " in loaded.summary
     expected = logits(load_model(str(tmp_path / "adapter"), quantize=to, dtype="bf16").model)
     assert error(loaded.model, expected) < 1e-3
@@ -254,3 +255,16 @@ def test_the_comparison_is_that_of_the_two_models_on_the_same_questions(lm: Lang
         letters = [Assistant(model).answer(mcq).letter for mcq in mcqs]
         right = sum(letter == question["answer"] for letter, question in zip(letters, QUESTIONS, strict=True))
         assert found[name]["right"] == right
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "questions.jsonl does not exist"), ('{"question": "a", "choices": ["b", "c"]}', "no question has a key")],
+)
+def test_bad_questions_are_named_before_a_model_is_loaded(tmp_path: Path, content: str | None, message: str) -> None:
+    file = tmp_path / "questions.jsonl"
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    shown = CliRunner().invoke(app, ["x", "no-such-model", "--to", "int8", "--questions", str(file)])
+    assert isinstance(shown.exception, UserError)
+    assert message in str(shown.exception)
