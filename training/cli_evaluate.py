@@ -136,6 +136,8 @@ def _pairs(path: Path, limit: int | None) -> "list[Pair]":
     for row in read_preferences(path):
         if row.pair is None:
             bad.append(f"{path.name} row {row.line}: {row.error}")
+        elif not (row.pair.chosen.strip() and row.pair.rejected.strip()):
+            bad.append(f"{row.pair.place}: an answer is empty")
         elif row.pair.tied or row.pair.chosen.strip() == row.pair.rejected.strip():
             bad.append(f"{row.pair.place}: no answer is preferred")
         else:

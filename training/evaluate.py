@@ -166,6 +166,9 @@ def evaluate(
     asked = [_questions(locate(wanted), wanted, notes) for wanted in evaluation.questions]
     answers = [_responses(locate(file), file, seed, notes) for file in evaluation.responses]
     pairs = pairs if evaluation.preferences else ()
+    for pair in pairs:
+        if not (pair.chosen.strip() and pair.rejected.strip()):
+            raise UserError(f"{pair.place}: an answer is empty; leave the pair out")
     if not (asked or pairs or answers):
         raise UserError("there is nothing to evaluate on; give questions, preferences or responses")
     each = sum(len(one.items) for one in asked) + len(pairs) + sum(len(responses) for _, responses in answers)

@@ -298,6 +298,7 @@ def test_the_command_prints_what_the_function_finds(
             '{"prompt": "a", "chosen": "b", "rejected": "b"}\n',
             "x.jsonl row 1: no answer is preferred",
         ),
+        ("--preferences", "x.jsonl", '{"prompt": "a", "chosen": "b", "rejected": " "}\n', "x.jsonl row 1: an answer is empty"),
         ("--questions", "x.jsonl", '{"question": "a", "choices": ["b", "c"]}\n', "no question has a key"),
         ("--questions", "none.jsonl", None, "none.jsonl does not exist"),
         ("--responses", "none.csv", None, "there is no file"),
