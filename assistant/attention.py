@@ -43,6 +43,12 @@ def enable(model: Any) -> None:
     model.set_attn_implementation(_NAME)
 
 
+def disable(model: Any) -> None:
+    """Undo `enable`: what is computed with gradients and without is then the same to the last bit, also in 16 bits."""
+    if getattr(model.config, "_attn_implementation", None) == _NAME:
+        model.set_attn_implementation("sdpa")
+
+
 def mark(mask: "torch.Tensor", questions: Iterable[tuple[int, int]], kept: int) -> None:
     """Note on a row's `mask`, shape (1, 1, tokens, kept + tokens), how to take it apart; `questions` are (start, end) in it."""
     import torch

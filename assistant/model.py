@@ -143,13 +143,13 @@ def load_model(
     that says what is missing and how to get it.
     """
     started = time.perf_counter()
-    lm = _load(_located(name, on_status, tokenizer), quantize, dtype)
+    lm = _load(locate(name, on_status, tokenizer), quantize, dtype)
     lm.seconds = time.perf_counter() - started
     return lm
 
 
 @dataclass(frozen=True, slots=True)
-class _Located:
+class Located:
     """What to call a model, the folder with all of its weights, its card, and the folder with the tokenizer it reads with."""
 
     name: str
@@ -158,12 +158,12 @@ class _Located:
     tokenizer: Path
 
 
-def _located(name: str | None, on_status: Callable[[str], None], tokenizer: str | None = None) -> _Located:
+def locate(name: str | None, on_status: Callable[[str], None], tokenizer: str | None = None) -> Located:
     """Find a model; `tokenizer` stands in for the one that its card names. Raises ModelError where something is missing."""
 
-    def found(shown: str, folder: Path, card: Card, given: Path) -> _Located:
+    def found(shown: str, folder: Path, card: Card, given: Path) -> Located:
         named = tokenizer or card.tokenizer  # beside what the user gave, not beside what was made from it
-        return _Located(shown, folder, card, _tokenizer_folder(named, given) if named else folder)
+        return Located(shown, folder, card, _tokenizer_folder(named, given) if named else folder)
 
     if name is None or name == EMBEDDED:
         folder = _embedded_folder(on_status)
@@ -237,11 +237,11 @@ def _fetch(name: str, kind: Literal["model", "tokenizer"]) -> Path:
         raise ModelError(f"no {kind} '{name}' here, and the Hub cannot be reached; {remedy}") from error
 
 
-def _load(found: _Located, quantize: Quantization, dtype: DtypeName) -> LanguageModel:
+def _load(found: Located, quantize: Quantization, dtype: DtypeName) -> LanguageModel:
     from transformers import AutoModelForCausalLM
 
     silence_transformers()
-    _register(found.folder)
+    register(found.folder)
     device = pick_device()
     stored = stored_quantization(found.folder)
     if stored != "none" and quantize != "none":
@@ -255,7 +255,7 @@ def _load(found: _Located, quantize: Quantization, dtype: DtypeName) -> Language
     elif stored != "none":
         _bitsandbytes(stored, number)  # says so where it is not installed
         extra = {"device_map": {"": device}}
-    tokenizer = _tokenizer(found)
+    tokenizer = tokenizer_of(found)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bitsandbytes, a line for each layer
@@ -294,7 +294,7 @@ def stored_quantization(folder: Path) -> Quantization:
         return "none"  # what is wrong with the folder is said by who loads it
 
 
-def _register(folder: Path) -> None:
+def register(folder: Path) -> None:
     """Tell transformers about the architecture of the model in `folder`, if it is one that transformers does not have."""
     kind = None
     with suppress(OSError, ValueError, AttributeError):  # what is wrong with the file, transformers says
@@ -303,7 +303,7 @@ def _register(folder: Path) -> None:
         import assistant.openelm  # noqa: F401
 
 
-def _tokenizer(found: _Located) -> Any:
+def tokenizer_of(found: Located) -> Any:
     """Return the tokenizer that a model reads with; raises ModelError where there is none, and says how to give one."""
     from transformers import AutoTokenizer
 
@@ -445,7 +445,7 @@ def _merged(adapter: Path, on_status: Callable[[str], None]) -> Path:
     if not named:
         raise ModelError(f"{adapter / _ADAPTER} names no base model; write it into 'base_model_name_or_path'")
     try:
-        base = _located(str(adapter / named) if (adapter / named).is_dir() else named, on_status)
+        base = locate(str(adapter / named) if (adapter / named).is_dir() else named, on_status)
     except ModelError as error:
         raise ModelError(f"the base of the adapter {adapter} is not here: {error}") from error
     digest = fingerprint(base.folder)
@@ -468,7 +468,7 @@ def _merged(adapter: Path, on_status: Callable[[str], None]) -> Path:
     from transformers import AutoModelForCausalLM
 
     silence_transformers()
-    _register(base.folder)
+    register(base.folder)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
@@ -483,7 +483,7 @@ def _merged(adapter: Path, on_status: Callable[[str], None]) -> Path:
         with replaced_folder(folder) as target:
             merged.save_pretrained(target)
             with suppress(ModelError):  # the adapter's card may name one that the base lacks
-                _tokenizer(base).save_pretrained(target)
+                tokenizer_of(base).save_pretrained(target)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"the adapter {adapter} does not fit its base {named} ({reason})") from error

@@ -101,12 +101,31 @@ def run(
     tokenizer: Annotated[str | None, typer.Option(metavar="FOLDER", help="A tokenizer instead of the recipe's.")] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop each stage after N steps.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")] = False,
+    launch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Run in several processes: multi-gpu, fsdp, deepspeed-zero2, deepspeed-zero3, cpu, or a file."
+        ),
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, metavar="N", help="How many processes --launch starts.")] = 2,
 ) -> None:
     """Carry out RECIPE; FOLDER/model is then what `mcqa --model` loads."""
     from training.recipe import load_recipe
-    from training.run import Options
+    from training.run import Options, leads
     from training.run import run as carry_out
 
+    if launch is not None:
+        from training import launching
+
+        given = {"--data": data, "--model": model, "--tokenizer": tokenizer, "--max-steps": max_steps}
+        named = [part for name, value in given.items() if value is not None for part in (name, str(value))]
+        again = ["--resume"] if resume else []
+        raise typer.Exit(launching.launch(launch, processes, ["run", str(recipe), "-o", str(output), *named, *again]))
     options = Options(data=data, model=model, tokenizer=tokenizer, max_steps=max_steps, resume=resume)
     for line in carry_out(load_recipe(recipe), output, options, on_status=lambda text: print(text, file=sys.stderr)):
-        print(line)
+        if leads():
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

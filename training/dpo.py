@@ -6,16 +6,18 @@ from functools import cache
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
+from assistant import attention
 from assistant.model import LanguageModel
 from assistant.packing import packing_works
 from assistant.scoring import Encoded, token_logprobs
 from ingest.errors import UserError
+from ingest.hardware import silence_transformers
 from training.loop import (
     Job,
     Plain,
     adapter_config,
     arguments,
-    finish,
+    close,
     fit,
     held_out,
     in_single_precision,
@@ -23,7 +25,6 @@ from training.loop import (
     last_epoch,
     precision,
     start,
-    write_metrics,
 )
 from training.pairs import Pair
 from training.recipe import DPO
@@ -54,10 +55,7 @@ def run_dpo(
         "kind": "dpo", "processes": trainer.accelerator.num_processes, **known, **measured,
         "train": last_epoch(trainer, ("loss", *_LOGGED)), "held_out": held_out(trainer),
     }  # fmt: skip
-    if trainer.is_world_process_zero():
-        finish(job, lm, trainer.accelerator.unwrap_model(trainer.model))
-        write_metrics(job.folder, metrics)
-    trainer.accelerator.wait_for_everyone()
+    close(trainer, job, lm, stage, metrics)
     return metrics
 
 
@@ -67,6 +65,7 @@ def dpo_trainer(
     """Return TRL's trainer ready to start, the model it trains, and what is known of the rows and of the reference."""
     import time
 
+    silence_transformers()
     try:
         from trl import DPOConfig
     except ImportError as error:
@@ -81,10 +80,12 @@ def dpo_trainer(
         raise UserError(f"no pair is left to train on ({train.reasons}); give others, or raise max_length")
     settings = arguments(
         DPOConfig, job, fitting, METRICS, held=bool(held.encoded), beta=stage.beta, loss_type=[stage.loss],
-        label_smoothing=stage.label_smoothing, max_length=None, precompute_ref_log_probs=True,
+        label_smoothing=stage.label_smoothing, max_length=None,
+        precompute_ref_log_probs=stage.adapter is None,  # else TRL loads the model once more
         disable_dropout=False,  # it would be the adapter's; the model's own is gone
     )  # fmt: skip
     lm._packs = packing_works(lm)
+    attention.disable(lm.model)
     job.on_status(f"reference log-probabilities of {len(train.encoded) + len(held.encoded)} pairs")
     began = time.perf_counter()
     known = [references(lm, rows.encoded, precision(fitting)) for rows in (train, held) if rows.encoded]
@@ -132,6 +133,7 @@ def _trainer_class() -> type:
         def __init__(self, lm: LanguageModel, **settings: Any) -> None:
             super().__init__(**settings)
             in_single_precision(self.model)
+            self.precompute_ref_logps = True  # they stand in the rows
             self._packs = bool(lm._packs)
             if self._packs:
                 _read_packed(lm)

@@ -65,7 +65,7 @@ def questions(recipe: Recipe, wanted: Sequence[Questions], data: Path | None) ->
             more = f", and {len(items.bad) - _NAMED} more" if len(items.bad) > _NAMED else ""
             raise UserError(f"bad rows: {'; '.join(items.bad[:_NAMED])}{more}; mend them or take them out")
         if items.keyless:
-            more = f" (and {len(items.keyless) - 1} more questions)" if len(items.keyless) > 1 else ""
+            more = f" and {len(items.keyless) - 1} more" if len(items.keyless) > 1 else ""
             raise UserError(f"{items.keyless[0]}{more}: no key, and training needs one for each; add 'answer'")
         for item in items.items:
             if one.fact and not item.fact:

@@ -15,7 +15,7 @@ from assistant.merge import merge
 from assistant.model import DtypeName, LanguageModel, fingerprint, load_model
 from ingest.errors import UserError
 from ingest.home import replaced_folder
-from training.recipe import Adapter, Architecture, Fitting, Format
+from training.recipe import Adapter, Architecture, Fitting, Format, Training
 
 if TYPE_CHECKING:
     import torch
@@ -110,20 +110,26 @@ def _without_dropout(model: Any) -> None:
             module.attention_dropout = 0.0
 
 
-def adapter_config(model: Any, adapter: Adapter, architecture: Architecture) -> Any:
-    """Return PEFT's settings for `adapter`. Raises UserError where a target is not in `model`."""
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise UserError("adapters need the package peft; run: pip install 'mcqa-assistant[train]'") from error
+def adapter_targets(model: Any, adapter: Adapter, architecture: Architecture) -> list[str]:
+    """Return the ends of the names of the layers that `adapter` changes. Raises UserError where one is not in `model`."""
     names = targets(architecture, adapter.targets)
     linear = [name for name, module in model.named_modules() if type(module).__name__.startswith(("Linear", "Conv1D"))]
     missing = [name for name in names if not any(f".{full}".endswith(f".{name}") for full in linear)]
     if missing:
         there = sorted({name.rsplit(".", 1)[-1] for name in linear})
         raise UserError(f"the model has no layer {', '.join(missing)} for the adapter; its layers are {', '.join(there)}")
+    return names
+
+
+def adapter_config(model: Any, adapter: Adapter, architecture: Architecture) -> Any:
+    """Return PEFT's settings for `adapter`. Raises UserError where a target is not in `model`."""
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise UserError("adapters need the package peft; run: pip install 'mcqa-assistant[train]'") from error
     return LoraConfig(
-        r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=names,
+        r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout,
+        target_modules=adapter_targets(model, adapter, architecture),
         use_dora=adapter.method == "dora", task_type="CAUSAL_LM",
         fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
     )  # fmt: skip
@@ -285,25 +291,50 @@ def last_epoch(trainer: Any, names: Sequence[str]) -> dict[str, float]:
     return {name: sum(entry[name] for entry in entries) / len(entries) for name in names} if entries else {}
 
 
+def close(trainer: Any, job: Job, lm: LanguageModel, training: Training, metrics: dict[str, Any]) -> None:
+    """Save what `trainer` made of `lm`, and the metrics, as `finish` does; to be called in every process of a launch."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if _is_cut_up(trainer):
+        put_together = job.folder / "checkpoints" / "whole"
+        trainer.save_model(str(put_together))
+        if trainer.is_world_process_zero():
+            model = _loaded(put_together, job, training)
+    if trainer.is_world_process_zero():
+        finish(job, lm, model)
+        write_metrics(job.folder, metrics)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _is_cut_up(trainer: Any) -> bool:
+    """Say whether no process of a launch has all weights."""
+    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+
+
+def _loaded(folder: Path, job: Job, training: Training) -> Any:
+    """Return a model as a trainer saved it: an adapter on its base, or all weights."""
+    if training.adapter is None:
+        return load_model(str(folder), dtype="fp32").model
+    from peft import PeftModel
+
+    with known_warnings():
+        return PeftModel.from_pretrained(start(job, training.fitting, training.adapter).model, folder)
+
+
 def finish(job: Job, lm: LanguageModel, model: Any) -> None:
     """Save what was trained from `lm`: `adapter/` where `model` has one, and in `model/` all weights, in 16 bits.
 
     The adapter's card names its base and the hash of that one's weights; the model's is that of `lm`. `model` is used up.
     """
-    import torch
-    from transformers import AutoConfig
-
-    base = Path(lm.model.name_or_path)
-    stored = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False).dtype
     if hasattr(model, "peft_config"):
         named = str(Path(job.model).resolve()) if Path(job.model).is_dir() else job.model
         with _new(job.folder / "adapter") as target, known_warnings():
             model.save_pretrained(target)
             (target / "README.md").unlink(missing_ok=True)  # an empty form
-            write_card(target, lm.card.model_copy(update={"base": named, "base_sha256": fingerprint(base)}))
-    merged = merge(model, stored if stored in (torch.bfloat16, torch.float16) else torch.float16)
+            write_card(
+                target, lm.card.model_copy(update={"base": named, "base_sha256": fingerprint(Path(lm.model.name_or_path))})
+            )
     with _new(job.model_folder) as target:
-        merged.save_pretrained(target)
+        merge(model).save_pretrained(target)
         lm.tokenizer.save_pretrained(target)
         write_card(target, lm.card.model_copy(update={"base": "", "base_sha256": "", "tokenizer": ""}))
 

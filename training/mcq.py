@@ -49,6 +49,7 @@ def run_mcq(
         TrainingArguments, job, stage.fitting, _METRICS,
         per_device_eval_batch_size=TOGETHER, ddp_broadcast_buffers=False,
     )  # fmt: skip
+    settings._n_gpu = min(1, settings.n_gpu)  # questions are no tensors to be spread over several; a launch gives each its own
     trainer = MCQTrainer(lm, trained, settings, items_train, items_held, callbacks)
     if stage.fitting.patience is not None:
         trainer.add_callback(EarlyStoppingCallback(stage.fitting.patience))

@@ -1,38 +1,45 @@
 """What can be known of a run before a model is loaded: what cannot work, and what it will take."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from assistant.model import locate, register, tokenizer_of
 from ingest.errors import ModelError, UserError
-from training.recipe import DPO, SFT, Adapter, Fitting, MCQTuning, Quantization, Recipe, Training
-
-if TYPE_CHECKING:
-    from assistant.model import LanguageModel
+from ingest.hardware import silence_transformers
+from training.loop import adapter_targets, precision
+from training.recipe import DPO, SFT, Adapter, Architecture, Fitting, MCQTuning, Quantization, Recipe, Training
 
 _LOGGERS = {
     "tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio", "neptune": "neptune",
     "mlflow": "mlflow", "comet_ml": "comet_ml", "swanlab": "swanlab",
 }  # fmt: skip
+_NF4_BYTES = 0.52  # 4 bits, and scales that are quantized themselves
 _METRICS = {"sft": ("loss",), "dpo": ("loss", "margin", "accuracy"), "mcq": ("loss", "accuracy")}
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one stage will take. `memory` is an estimate in bytes of weights, gradients and the optimizer's state.
+    """What one stage will take: steps, tokens read in training (None where unknown), parameters, and bytes of memory.
 
-    Activations are not in it: they grow with the length of the rows, and gradient checkpointing trades them for time.
+    `memory` is an estimate of weights, gradients and the optimizer's state. Activations are not in it: they grow with the
+    length of the rows, and gradient checkpointing trades them for time.
     """
 
-    kind: str
-    train: int
-    held: int
     steps: int
-    tokens: int
+    tokens: int | None
+    parameters: int
+    trained: int
     memory: int
-    left_out: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return the plan as a line."""
+        tokens = "" if self.tokens is None else f", about {self.tokens:,} tokens"
+        part = "all" if self.trained == self.parameters else f"{self.trained:,} adapter parameters beside the"
+        memory = f"{self.memory / 2**30:.2f} GiB without activations"
+        return f"{self.steps} steps{tokens}; trains {part} {self.parameters:,} parameters; {memory}"
 
 
 def refuse(recipe: Recipe) -> None:
@@ -89,13 +96,54 @@ def _adapter_problems(adapter: Adapter, on_gpu: bool) -> Iterator[str]:
         yield "DoRA over int8 fails on a CPU; use base: nf4, or method: lora"
 
 
-def check_format(recipe: Recipe, lm: "LanguageModel") -> None:
-    """Raise ModelError where conversations are to be written by a chat template that the tokenizer does not have."""
+class Sizes:
+    """What a model's configuration tells of it: its parameters, and the layers that adapters change. No weights are read."""
+
+    def __init__(self, recipe: Recipe, model: str, tokenizer: str | None, on_status: Callable[[str], None]) -> None:
+        """Find the model and its tokenizer. Raises ModelError where they are not here or do not fit the recipe."""
+        import torch
+
+        silence_transformers()
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        found = locate(model, on_status, tokenizer)
+        register(found.folder)
+        self.tokenizer = tokenizer_of(found)
+        config = AutoConfig.from_pretrained(found.folder, local_files_only=True, trust_remote_code=False)
+        if config.model_type != recipe.architecture:
+            raise ModelError(
+                f"the recipe {recipe.name} is for the architecture {recipe.architecture}, but {found.name} is of "
+                f"{config.model_type}; use another --model, or change 'architecture'"
+            )
+        if _needs_chat(recipe) and not getattr(self.tokenizer, "chat_template", None):
+            raise ModelError(
+                f"the tokenizer of {found.name} has no chat template; use format: alpaca or plain, or a tokenizer that has one"
+            )
+        with torch.device("meta"):
+            self.model = AutoModelForCausalLM.from_config(config)
+        self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
+
+    def plan(self, stage: Training, architecture: Architecture, rows: int, tokens: float | None) -> Plan:
+        """Return what `stage` will take on so many rows of `tokens` tokens each (mean). Raises UserError on missing layers."""
+        fitting, adapter = stage.fitting, stage.adapter
+        steps = steps_of(fitting, rows)
+        read = None if tokens is None else round(steps * fitting.batch_size * fitting.accumulation * tokens)
+        if adapter is None:
+            return Plan(steps, read, self.parameters, self.parameters, memory_of(self.parameters, self.parameters, 4))
+        names = adapter_targets(self.model, adapter, architecture)
+        layers = [module for name, module in self.model.named_modules() if any(f".{name}".endswith(f".{end}") for end in names)]
+        shapes = [tuple(layer.weight.shape) for layer in layers]
+        outputs = [getattr(layer, "nf", shape[0]) for layer, shape in zip(layers, shapes, strict=True)]
+        trained = sum(adapter.rank * sum(shape) for shape in shapes) + (sum(outputs) if adapter.method == "dora" else 0)
+        inside = sum(one * other for one, other in shapes)
+        size = {"none": precision(fitting).itemsize, "int8": 1.0, "nf4": _NF4_BYTES}[adapter.base]
+        rest = (self.parameters - inside) * precision(fitting).itemsize
+        return Plan(steps, read, self.parameters, trained, round(inside * size + rest) + memory_of(trained, trained, 4))
+
+
+def _needs_chat(recipe: Recipe) -> bool:
     trains = any(isinstance(stage, SFT) or (isinstance(stage, DPO) and stage.data) for stage in recipe.stages)
-    if trains and recipe.format == "chat" and not getattr(lm.tokenizer, "chat_template", None):
-        raise ModelError(
-            f"the tokenizer of {lm.name} has no chat template; use format: alpaca or plain, or a tokenizer that has one"
-        )
+    return trains and recipe.format == "chat"
 
 
 def steps_of(fitting: Fitting, rows: int) -> int:
@@ -108,8 +156,3 @@ def steps_of(fitting: Fitting, rows: int) -> int:
 def memory_of(parameters: int, trained: int, base_bytes: float) -> int:
     """Return bytes for weights, gradients and Adam's two moments: the trained ones in 32 bits, the others as they are."""
     return round((parameters - trained) * base_bytes + trained * (4 + 4 + 8))
-
-
-def lora_parameters(shapes: Sequence[tuple[int, int]], rank: int, *, dora: bool) -> int:
-    """Return how many numbers an adapter has over layers of these (inputs, outputs)."""
-    return sum(rank * (inputs + outputs) + (outputs if dora else 0) for inputs, outputs in shapes)

@@ -32,7 +32,7 @@ _ERRORS = 3  # standard errors that a change has to exceed
 def watching(job: Job) -> Iterator[list[TrainerCallback]]:
     """Yield the callbacks for the trainer of a job: its log file, its warnings through `on_status`, and a live bar.
 
-    The bar is drawn on standard error where that is a terminal, and is gone when the block ends.
+    The bar is drawn on standard error where that is a terminal, from the first step to the end of the block.
     """
     columns = (
         TextColumn("Training"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"),

@@ -18,11 +18,12 @@ from training import gather
 from training.datacard import write as write_pairs
 from training.loop import Job, write_metrics
 from training.pairs import Pair, prompt_key
-from training.preflight import refuse, steps_of
+from training.preflight import Sizes, refuse, steps_of
 from training.prepare import Prepared
 from training.recipe import DPO, SFT, Evaluation, File, MCQTuning, Quantization, Recipe, Training, find
 
 _STATE, _MODEL = "run.json", "model"
+_SAMPLED = 200  # rows by which tokens are estimated
 _UNQUANTIZED = "model-16bit"  # what a quantized model was before
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "mcqa-assistant")
 
@@ -85,12 +86,14 @@ def _gather_all(recipe: Recipe, data: Path | None) -> "list[Parts | None]":
 
 def _run_one(recipe: Recipe, output: Path, options: Options, on_status: Callable[[str], None]) -> Iterator[str]:
     settings = _settings(recipe, options)
-    if _leads():
+    recipe = _shortened(recipe, options.max_steps)
+    if leads():
         _check(output, options.resume, settings)
     gathered = _gather_all(recipe, options.data)
-    yield from _planned(recipe, gathered)
+    model = options.model or recipe.model
+    yield from _planned(recipe, gathered, Sizes(recipe, model, options.tokenizer or recipe.tokenizer, on_status))
     done: list[str] = []
-    if _leads():
+    if leads():
         output.mkdir(parents=True, exist_ok=True)
         done = _read_state(output)["done"] if (output / _STATE).is_file() else []
         _write_state(output, settings, done)
@@ -105,29 +108,42 @@ def _run_one(recipe: Recipe, output: Path, options: Options, on_status: Callable
             continue
         folder = output / name
         folder.mkdir(exist_ok=True)
-        model = _current(output) or options.model or recipe.model
         job = Job(
-            folder, model, recipe.architecture, options.tokenizer or recipe.tokenizer, recipe.format, recipe.seed,
-            resume=options.resume, max_steps=options.max_steps, on_status=on_status if _leads() else lambda _: None,
+            folder, _current(output) or model, recipe.architecture, options.tokenizer or recipe.tokenizer,
+            recipe.format, recipe.seed,
+            resume=options.resume, on_status=on_status if leads() else lambda _: None,
         )  # fmt: skip
         if parts is not None:
             yield from _train(stage, job, parts)  # type: ignore[arg-type]
-        elif _leads() and isinstance(stage, Quantization):
+        elif leads() and isinstance(stage, Quantization):
             yield from _quantize(stage, job)
-        elif _leads() and isinstance(stage, Evaluation):
+        elif leads() and isinstance(stage, Evaluation):
             before = list(zip(recipe.stages[: number - 1], gathered, strict=False))
             yield from _evaluate(recipe, stage, job, options, output, before)
         _meet()
         done = [*done, name]
-        if _leads():
+        if leads():
             if job.model_folder.is_dir():
                 _promote(job.model_folder, output, keep=isinstance(stage, Quantization))
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # they were for going on with this stage
             _write_state(output, settings, done)
         _meet()
     yield f"model: {output / _MODEL}"
 
 
-def _leads() -> bool:
+def _shortened(recipe: Recipe, most: int | None) -> Recipe:
+    """Return the recipe with no stage of more than `most` steps."""
+
+    def shortened(stage: Any) -> Any:
+        if most is None or not isinstance(stage, Training):
+            return stage
+        fitting = stage.fitting.model_copy(update={"max_steps": min(most, stage.fitting.max_steps or most)})
+        return stage.model_copy(update={"fitting": fitting})
+
+    return recipe.model_copy(update={"stages": tuple(map(shortened, recipe.stages))})
+
+
+def leads() -> bool:
     """Whether this process is the one of a launch with several that writes what all share."""
     return int(os.environ.get("RANK", "0")) == 0
 
@@ -140,12 +156,33 @@ def _meet() -> None:
         PartialState().wait_for_everyone()
 
 
-def _planned(recipe: Recipe, gathered: "Sequence[Parts | None]") -> Iterator[str]:
+def _planned(recipe: Recipe, gathered: "Sequence[Parts | None]", sizes: Sizes | None = None) -> Iterator[str]:
+    """Say what each stage will train on, and with the model's `sizes` what that will take."""
     for number, (stage, parts) in enumerate(zip(recipe.stages, gathered, strict=True), start=1):
-        if parts is not None:
-            steps = steps_of(stage.fitting, len(parts.train))  # type: ignore[union-attr]
-            yield f"{number}-{stage.kind}: {len(parts.train)} rows to train on, {len(parts.held)} held out, {steps} steps"
-            yield from (f"  {note}" for note in parts.notes)
+        if parts is None or not isinstance(stage, Training):
+            continue
+        name = f"{number}-{stage.kind}"  # type: ignore[attr-defined]
+        yield f"{name}: {len(parts.train)} rows to train on, {len(parts.held)} held out"
+        yield from (f"  {note}" for note in parts.notes)
+        if sizes is None:
+            yield f"  {steps_of(stage.fitting, len(parts.train))} steps"
+        else:
+            tokens = _tokens(recipe, stage, parts.train[:_SAMPLED], sizes.tokenizer)
+            yield f"  {sizes.plan(stage, recipe.architecture, len(parts.train), tokens)}"
+
+
+def _tokens(recipe: Recipe, stage: Training, rows: Sequence[Any], tokenizer: Any) -> float | None:
+    """Return how many tokens a row is read as, on average; None where that depends on the passages found."""
+    from training.rows import answer_rows, pair_rows
+
+    longest = stage.fitting.max_length
+    if isinstance(stage, SFT):
+        found = answer_rows([(row.prompt, row.answer, row.place) for row in rows], tokenizer, recipe.format, longest)
+    elif isinstance(stage, DPO) and stage.data:
+        found = pair_rows(rows, tokenizer, recipe.format, longest)
+    else:
+        return None
+    return sum(row.packed for row in found.encoded) / max(1, len(found.encoded))
 
 
 def _train(stage: Training, job: Job, parts: Parts) -> Iterator[str]:
@@ -156,9 +193,10 @@ def _train(stage: Training, job: Job, parts: Parts) -> Iterator[str]:
 
     train, held = parts.train, parts.held
     if parts.prepared is not None:
-        if _leads():
+        if leads():
             write_pairs(parts.prepared, job.folder / "data")
         yield from _overlap(parts.prepared)
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.folder / "logs")  # the only way to tell transformers' callback
     with watching(job) as callbacks:
         if isinstance(stage, SFT):
             from training.sft import run_sft
@@ -182,7 +220,7 @@ def _train(stage: Training, job: Job, parts: Parts) -> Iterator[str]:
                 train, held = _option_pairs(stage, job, (train, held))
             metrics = run_dpo(stage, job, train, held, callbacks)
     log = job.folder / LOG
-    if _leads() and find_spec("matplotlib") is not None and log.is_file():
+    if leads() and find_spec("matplotlib") is not None and log.is_file():
         draw(log, job.folder / "curves.png")
     yield f"{job.folder.name}: {_told(metrics)}"
 

@@ -5,20 +5,20 @@ from functools import cache
 from typing import Any
 
 from ingest.errors import UserError
+from ingest.hardware import silence_transformers
 from training.instructions import Instruction
 from training.loop import (
     Job,
     Plain,
     adapter_config,
     arguments,
-    finish,
+    close,
     fit,
     held_out,
     in_single_precision,
     known_warnings,
     last_epoch,
     start,
-    write_metrics,
 )
 from training.recipe import SFT
 from training.rows import Rows, answer_rows
@@ -35,6 +35,7 @@ def run_sft(
     epoch and on the held-out rows. `callbacks` are transformers'. Raises UserError where rows or settings cannot be trained
     with.
     """
+    silence_transformers()
     try:
         from trl import SFTConfig
     except ImportError as error:
@@ -70,10 +71,7 @@ def run_sft(
         "train": last_epoch(trainer, ("loss", "mean_token_accuracy")),
         "held_out": held_out(trainer),
     }
-    if trainer.is_world_process_zero():
-        finish(job, lm, trainer.accelerator.unwrap_model(trainer.model))
-        write_metrics(job.folder, metrics)
-    trainer.accelerator.wait_for_everyone()
+    close(trainer, job, lm, stage, metrics)
     return metrics
 
 

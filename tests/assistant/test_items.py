@@ -128,3 +128,11 @@ def test_every_mistake_names_file_and_remedy(tmp_path: Path, mmlu: Path) -> None
         with pytest.raises(UserError) as raised:
             read_items(path, shots=shots)
         assert message in str(raised.value)
+
+
+def test_items_say_where_they_stand_and_on_what_fact_their_answer_rests(tmp_path: Path) -> None:
+    rows = [question("One?"), question("Two?", answer=None), question("Three?", fact1="Three is odd. ")]
+    path = write(tmp_path / "q.jsonl", *rows)
+    found = read_items(path)
+    assert [(item.place, item.fact) for item in found.items] == [(f"{path} line 1", ""), (f"{path} line 3", "Three is odd.")]
+    assert found.keyless == (f"{path} line 2",)

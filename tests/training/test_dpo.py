@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 from tiny import tiny_model
 
 import training.dpo
+import training.loop
 import training.reference
 from assistant.card import read_card
 from assistant.model import LanguageModel, fingerprint, load_model
 from ingest.errors import UserError
 from training.dpo import dpo_trainer, run_dpo
-from training.loop import Job, adapter_config, fit, known_warnings
+from training.loop import Job, adapter_config, finish, fit, known_warnings
 from training.pairs import Message, Pair
 from training.recipe import DPO, Adapter, File, Fitting
 from training.reference import references
@@ -205,10 +206,23 @@ def test_adapters_change_and_the_base_does_not_and_both_are_saved(job: Callable[
     assert set(metrics["held_out"]) >= {"loss", "rewards/margins", "rewards/accuracies"}
 
 
-@pytest.mark.parametrize("base", ["nf4", "int8"])
-def test_adapters_on_a_quantized_base_learn_in_single_precision(job: Callable[..., Job], base: Any) -> None:
+@pytest.mark.parametrize("adapter", [LORA, None])
+def test_weights_that_no_process_has_all_of_are_put_together(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, adapter: Adapter | None
+) -> None:
+    run_dpo(settings(adapter), job("one"), PAIRS, [])
+    monkeypatch.setattr(training.loop, "_is_cut_up", lambda _: True)
+    run_dpo(settings(adapter), job("several"), PAIRS, [])
+    one, several = (load_file(job(name).model_folder / "model.safetensors") for name in ("one", "several"))
+    assert one.keys() == several.keys()
+    for name, weight in one.items():
+        torch.testing.assert_close(weight, several[name])
+
+
+@pytest.mark.parametrize(("base", "method"), [("nf4", "lora"), ("nf4", "dora"), ("int8", "lora")])
+def test_adapters_on_a_quantized_base_learn_in_single_precision(job: Callable[..., Job], base: Any, method: Any) -> None:
     pytest.importorskip("bitsandbytes")
-    trainer, lm, _ = dpo_trainer(settings(Adapter(rank=4, base=base), max_steps=6), job(), PAIRS, [])
+    trainer, lm, _ = dpo_trainer(settings(Adapter(rank=4, base=base, method=method), max_steps=6), job(), PAIRS, [])
     assert lm.quantization == base
     learns = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     assert {weight.dtype for weight in learns.values()} == {torch.float32}
@@ -220,6 +234,23 @@ def test_adapters_on_a_quantized_base_learn_in_single_precision(job: Callable[..
     for name, weight in trainer.model.named_parameters():
         if name in frozen:
             assert torch.equal(weight, frozen[name]), name
+    # The whole model in 16 bits says what the adapter on the quantized base said.
+    ids = torch.tensor([lm.tokenizer("What has river to do with stone?").input_ids])
+    with torch.inference_mode():
+        before = trainer.model.eval()(input_ids=ids).logits
+        finish(job(), lm, trainer.model)
+        after = load_model(str(job().model_folder), dtype="fp32").model(input_ids=ids).logits
+    assert float((before - after).abs().mean()) < 0.05 * float(before.std())
+
+
+@pytest.mark.parametrize("adapter", [LORA, None])
+def test_in_16_bits_nothing_is_gained_before_the_first_step(job: Callable[..., Job], adapter: Adapter | None) -> None:
+    trainer, _, _ = dpo_trainer(settings(adapter, precision="bf16", max_steps=2), job(), PAIRS, PAIRS[:3])
+    before = trainer.evaluate()
+    assert before["eval_rewards/margins"] == pytest.approx(0, abs=1e-5)
+    fit(trainer, job())
+    assert logged(trainer, "loss")[0] == pytest.approx(0.693147, abs=1e-5)
+    assert logged(trainer, "loss")[1] < 0.69
 
 
 def test_dropout_is_the_adapters_alone(job: Callable[..., Job]) -> None:

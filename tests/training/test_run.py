@@ -13,7 +13,7 @@ from assistant.mcq import parse_question
 from assistant.model import LanguageModel, load_model
 from ingest.course import Course
 from ingest.errors import UserError
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe, load_recipe, located
 from training.run import Options, run
 
 QUESTION = "What is a stack? A. a thing B. a stack"
@@ -73,9 +73,13 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, material: Path, lm: Lang
     stopped.parent.mkdir()
     model = tiny_model(recipe.architecture, stopped.parent / "tiny", lm.tokenizer)
     options = Options(data=material, model=str(model), tokenizer=str(model), max_steps=2)
-    going = run(recipe, stopped, options)
-    next(line for line in going if line.startswith("1-sft"))
-    going.close()  # killed between its stages
+
+    def stop(text: str) -> None:
+        if text.startswith("reference"):
+            raise KeyboardInterrupt  # in the second stage, before it trains
+
+    with pytest.raises(KeyboardInterrupt):
+        list(run(recipe, stopped, options, on_status=stop))
     with pytest.raises(UserError, match="already exists"):
         list(run(recipe, stopped, options))
     with pytest.raises(UserError, match="other settings .max_steps"):
@@ -98,3 +102,36 @@ def test_missing_data_is_named_before_a_model_loads(tmp_path: Path, material: Pa
     with pytest.raises(UserError, match=r"recipe gpt2-124m: no .*TruthfulQA.csv.*it is published as sylinrl/TruthfulQA"):
         list(run(load_recipe(Path("gpt2-124m")), tmp_path / "run", Options(data=some, model=str(tmp_path / "no model"))))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_launch_of_two_processes_trains_the_same(tmp_path: Path, material: Path, lm: LanguageModel) -> None:
+    """The recipe gpt2-124m, by one process with four rows a step and by two with two each."""
+    import subprocess
+    import sys
+
+    import torch
+    import yaml
+    from safetensors.torch import load_file
+
+    model = tiny_model("gpt2", tmp_path / "tiny", lm.tokenizer)
+    content = yaml.safe_load(located(Path("gpt2-124m")).read_text(encoding="utf-8"))
+    del content["sweep"]
+    content["stages"] = content["stages"][:1]
+    content["stages"][0]["fitting"] |= {"precision": "fp32", "warmup": 0, "learning_rate": 1e-3, "loggers": []}
+    content["stages"][0]["adapter"]["dropout"] = 0
+    weights = []
+    for accumulation, more in ((4, []), (2, ["--launch", "cpu", "--processes", "2"])):
+        content["stages"][0]["fitting"]["accumulation"] = accumulation
+        recipe, output = tmp_path / f"recipe-{accumulation}.yaml", tmp_path / f"run-{accumulation}"
+        recipe.write_text(yaml.safe_dump(content), encoding="utf-8")
+        command = [sys.executable, "-m", "training.cli", "run", str(recipe), "-o", str(output), "--data", str(material)]
+        done = subprocess.run(
+            [*command, "--model", str(model), "--tokenizer", str(model), "--max-steps", "3", *more],
+            capture_output=True, text=True, check=False, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.count("held out: loss") == 1  # one process tells
+        weights.append(load_file(output / "1-dpo" / "adapter" / "adapter_model.safetensors"))
+    one, two = weights
+    assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
+    assert any(tensor.abs().max() > 1e-4 for name, tensor in one.items() if "lora_B" in name)

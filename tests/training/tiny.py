@@ -81,7 +81,9 @@ def write_data(folder: Path) -> Path:
     )
     for part, count in (("test", 10), ("dev", 5)):
         (folder / "mmlu" / part).mkdir(parents=True, exist_ok=True)
-        cells = [[f"Which one is {name}, in the {part}?", name, "a door", "a house", "a car", "A"] for name in _SUBJECTS[:count]]
+        cells = [
+            [f"Which one is {name}, in the {part}?", name, "a door", "a house", "a car", "A"] for name in _SUBJECTS[:count]
+        ]
         _csv(folder / "mmlu" / part / f"anatomy_{part}.csv", cells)
     header = ["Question", "Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"]
     _csv(folder / "gpqa_main.csv", [header, *([f"Which is {name}?", name, "a cat", "a dog", "a cow"] for name in _SUBJECTS)])
