@@ -57,6 +57,6 @@ def test_too_few_keys_are_refused(lm: LanguageModel) -> None:
 
 def test_questions_that_exceed_the_window_do_not_count(lm: LanguageModel) -> None:
     # 40 questions, all but ten of them far too long to be read
-    mcqs = [MCQ(question="word " * (10 if n < 10 else 20_000), options=("yes", "no"), answer="A") for n in range(40)]
+    mcqs = [MCQ(question="word " * (10 if n < 10 else 9_000), options=("yes", "no"), answer="A") for n in range(40)]
     with pytest.raises(UserError, match=r"10 of 40 questions with keys fit into the \d+ tokens"):
         calibrate(Assistant(lm), mcqs)
