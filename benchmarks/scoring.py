@@ -3,7 +3,7 @@
     python benchmarks/scoring.py [--part mmlu] [--part cloze] [--part passages] [--part ask] [--dtype bf16|fp32]
                                  [--questions N] [--subject NAME] [--batch-size N ...] [--model FOLDER] [--data FOLDER]
 
-mmlu: 5-shot, by letter, N questions of all subjects in FOLDER/mcqa/mmlu, or of those named. cloze: 0-shot, option texts, N questions of
+mmlu: 5-shot, by letter, N questions of all subjects in FOLDER/mcqa/mmlu, or of those named. cloze: 0-shot, option texts, N of
 FOLDER/mcqa/arc. passages: the same with three passages in the prompt, N questions of FOLDER/textbooks/introduction-sociology
 with what Course.search finds in its PDF. FOLDER is ../shared/data or $MCQA_DATA; a part whose data is missing is skipped.
 lm-evaluation-harness ("pip install lm-eval==0.4.13") runs as its `hf` model on a task file made from the prompts; its
