@@ -38,7 +38,7 @@ def calibrate(
 
     The model's scores and, with a course, the evidence of retrieval are features of a conditional logit; evidence is kept only
     if it lowers the log loss of questions that were held out. Under letter scoring the letters' priors are estimated first.
-    Raises UserError on too few questions with keys.
+    Questions that exceed the model's window do not count. Raises UserError on too few questions with keys.
     """
     keyed = [mcq for mcq in mcqs if mcq.answer is not None]
     if len(keyed) < _FEWEST:
@@ -52,6 +52,12 @@ def calibrate(
         block = keyed[start : start + TOGETHER]
         answers += [answer for answer in assistant.answer_many(block, evidence=True) if isinstance(answer, Answer)]
         on_progress(min(len(keyed), start + TOGETHER), len(keyed))
+    if len(answers) < _FEWEST:
+        lm = assistant.lm
+        raise UserError(
+            f"{len(answers)} of {len(keyed)} questions with keys fit into the {lm.window} tokens that {lm.name} reads; "
+            f"calibrating takes at least {_FEWEST}: give shorter questions, or another --model"
+        )
     # The parts are scores over the temperature they were asked with: back to plain scores.
     features = [
         np.column_stack([

@@ -15,7 +15,7 @@ from rich.text import Text
 from assistant import report as figures
 from assistant.answer import Answer, Influence
 from assistant.calibrate import Calibration
-from assistant.card import Card
+from assistant.card import Card, Template
 from assistant.evaluate import Report
 from assistant.retrieval import DEPTHS, RetrievalScore
 from assistant.stats import percent_with_interval, wilson
@@ -86,16 +86,23 @@ def _source(number: int, hit: Hit, influence: Influence | None = None) -> Render
 def models(found: Sequence[tuple[str, Path, Card]]) -> RenderableType:
     """Show the models that are here: how each is asked, and what was measured."""
     table = Table(box=None, pad_edge=False)
-    for column in ("Model", "Scoring", "Passages", "Temperature", "Evidence", "Measured"):
+    for column in ("Model", "Scoring", "Passages", "Temperature", "Evidence", "Prompt", "Measured"):
         table.add_column(column, overflow="fold")
     for name, folder, card in found:
         shown = name if folder.is_dir() else f"{name} (made at its first use)"
         measured = "; ".join(f"{m.on}: {percent_with_interval(m.right, m.n)}" for m in card.accuracy)
         scoring = card.scoring if card.scoring == "letter" else f"{card.scoring}, {card.normalization}"
         evidence = f"words {card.fusion.lexical:.3g}, meaning {card.fusion.dense:.3g}" if card.fusion.is_used else "none"
-        cells = (shown, scoring, str(card.passages), f"{card.temperature:.3g}", evidence, measured or "nothing yet")
+        prompt = "standard" if card.template == Template() else _one_line(card.template)
+        cells = (shown, scoring, str(card.passages), f"{card.temperature:.3g}", evidence, prompt, measured or "nothing yet")
         table.add_row(*map(plain, cells))
     return table
+
+
+def _one_line(template: Template) -> str:
+    """Return a template's pieces in their order, line breaks as signs."""
+    options = template.option if template.lists_options else ""
+    return f"{template.start}{template.passage}{template.question}{options}{template.answer}".replace("\n", "⏎")
 
 
 def calibration(found: Calibration, target: Path) -> RenderableType:

@@ -1,9 +1,9 @@
 """Time scoring against lm-evaluation-harness, on the same model, numbers, questions and prompts; and `mcqa ask`.
 
     python benchmarks/scoring.py [--part mmlu] [--part cloze] [--part passages] [--part ask] [--dtype bf16|fp32]
-                                 [--questions N] [--batch-size N ...] [--model FOLDER] [--data FOLDER]
+                                 [--questions N] [--subject NAME] [--batch-size N ...] [--model FOLDER] [--data FOLDER]
 
-mmlu: 5-shot, by letter, N questions of all subjects in FOLDER/mcqa/mmlu. cloze: 0-shot, option texts, N questions of
+mmlu: 5-shot, by letter, N questions of all subjects in FOLDER/mcqa/mmlu, or of those named. cloze: 0-shot, option texts, N of
 FOLDER/mcqa/arc. passages: the same with three passages in the prompt, N questions of FOLDER/textbooks/introduction-sociology
 with what Course.search finds in its PDF. FOLDER is ../shared/data or $MCQA_DATA; a part whose data is missing is skipped.
 lm-evaluation-harness ("pip install lm-eval==0.4.13") runs as its `hf` model on a task file made from the prompts; its
@@ -49,6 +49,7 @@ def main() -> int:
     parser.add_argument("--part", action="append", choices=[*PARTS, "ask"], help="default: all")
     parser.add_argument("--dtype", action="append", choices=["bf16", "fp32"], help="default: both")
     parser.add_argument("--questions", type=int, default=200, help="of each part")
+    parser.add_argument("--subject", action="append", default=[], help="of MMLU; may be repeated")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 8], help="those of lm-evaluation-harness to try")
     parser.add_argument("--model", default=None, help="a model folder; default: the embedded model")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("MCQA_DATA") or ROOT.parent / "shared" / "data"))
@@ -87,7 +88,7 @@ def _prompts(part: str, arguments: argparse.Namespace, scratch: Path) -> list[di
         print(f"skipped: {part}: {source} is not here; name its folder with --data or MCQA_DATA\n")
         return []
     if part == "mmlu":
-        items = read_items(source, shots=5, limit=arguments.questions).items
+        items = read_items(source, shots=5, subjects=arguments.subject, limit=arguments.questions).items
         rendered = [render(item.mcq, (), "letter", item.examples) for item in items]
     else:
         items = read_items(source, limit=arguments.questions).items

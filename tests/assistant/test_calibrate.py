@@ -9,6 +9,7 @@ import pytest
 from assistant.answer import Assistant
 from assistant.calibrate import calibrate, fit
 from assistant.formats import read_mcqs
+from assistant.mcq import MCQ
 from assistant.model import LanguageModel
 from ingest.errors import UserError
 
@@ -51,4 +52,11 @@ def test_the_real_model_gets_a_card_that_lowers_its_log_loss(lm: LanguageModel) 
 def test_too_few_keys_are_refused(lm: LanguageModel) -> None:
     mcqs = [row.mcq for row in read_mcqs(CORPUS / "machine-learning" / "questions.jsonl") if row.mcq]
     with pytest.raises(UserError, match="25 questions with keys are too few"):
+        calibrate(Assistant(lm), mcqs)
+
+
+def test_questions_that_exceed_the_window_do_not_count(lm: LanguageModel) -> None:
+    # 40 questions, all but ten of them far too long to be read
+    mcqs = [MCQ(question="word " * (10 if n < 10 else 9_000), options=("yes", "no"), answer="A") for n in range(40)]
+    with pytest.raises(UserError, match=r"10 of 40 questions with keys fit into the \d+ tokens"):
         calibrate(Assistant(lm), mcqs)

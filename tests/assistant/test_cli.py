@@ -347,3 +347,20 @@ def test_the_version_is_told() -> None:
         [Path(sys.executable).with_name("mcqa"), "--version"], capture_output=True, text=True, check=True, env=os.environ
     )
     assert re.fullmatch(r"mcqa \d+\.\d+\.\d+\n", shown.stdout)
+
+
+def test_models_show_how_they_want_to_be_asked(tmp_path: Path) -> None:
+    from assistant import render
+    from assistant.card import Card, Template
+
+    cards = [
+        ("plain", tmp_path, Card()),
+        ("own", tmp_path, Card(template=Template(answer="The answer is", lists_options=True))),
+    ]
+    console = render.console()
+    console.width = 200
+    with console.capture() as shown:
+        console.print(render.models(cards))
+    first, second = shown.get().splitlines()[1:]
+    assert "standard" in first
+    assert "{passage}⏎⏎Question: {question}⏎{letter}. {option}⏎The answer is" in second
