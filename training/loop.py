@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 _Arguments = TypeVar("_Arguments")
+_NO_BASE = {"base": "", "base_sha256": "", "base_quantization": "none", "tokenizer": ""}  # on the card of a whole model
 
 # The linear layers of each architecture: those of attention, and those between ("dense").
 TARGETS: dict[Architecture, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -330,13 +331,13 @@ def finish(job: Job, lm: LanguageModel, model: Any) -> None:
         with _new(job.folder / "adapter") as target, known_warnings():
             model.save_pretrained(target)
             (target / "README.md").unlink(missing_ok=True)  # an empty form
-            write_card(
-                target, lm.card.model_copy(update={"base": named, "base_sha256": fingerprint(Path(lm.model.name_or_path))})
-            )
+            weights = fingerprint(Path(lm.model.name_or_path))
+            base = {"base": named, "base_sha256": weights, "base_quantization": lm.quantization}
+            write_card(target, lm.card.model_copy(update=base))
     with _new(job.model_folder) as target:
         merge(model).save_pretrained(target)
         lm.tokenizer.save_pretrained(target)
-        write_card(target, lm.card.model_copy(update={"base": "", "base_sha256": "", "tokenizer": ""}))
+        write_card(target, lm.card.model_copy(update=_NO_BASE))
 
 
 @contextmanager
