@@ -42,4 +42,4 @@ def option_pairs(
 def _prompt(assistant: Assistant, one: Asked) -> Prompt:
     if one.fact is not None:
         return render(one.mcq, (one.fact,), assistant.scoring, one.examples, assistant.lm.card.template)
-    return assistant.prepare(one.mcq, one.examples)[1]
+    return assistant.prompt(one.mcq, assistant.shown(one.mcq, one.examples), one.examples)

@@ -161,7 +161,7 @@ def _planned(recipe: Recipe, gathered: "Sequence[Parts | None]", sizes: Sizes | 
     for number, (stage, parts) in enumerate(zip(recipe.stages, gathered, strict=True), start=1):
         if parts is None or not isinstance(stage, Training):
             continue
-        name = f"{number}-{stage.kind}"  # type: ignore[attr-defined]
+        name = f"{number}-{stage.kind}"
         yield f"{name}: {len(parts.train)} rows to train on, {len(parts.held)} held out"
         yield from (f"  {note}" for note in parts.notes)
         if sizes is None:
