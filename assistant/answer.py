@@ -14,10 +14,12 @@ from assistant.prompt import Prompt, render
 from assistant.scoring import OptionScores, check_window, encode, score
 from ingest.course import Course, Hit
 from ingest.errors import ModelError, UserError
-from ingest.search import RELEVANT
 
 TOGETHER = 16  # questions that are best read together: enough for long rows, and soon done
 _LITTLE_MASS = 0.1
+# From this relevance of the best on, passages are shown: with one below 0.2 they gain nothing, from 0.4 on they do
+# (docs/log.md). Below 0.5 a course probably holds nothing about a question, but showing it costs little.
+_SHOWN = 0.3
 _SENTENCE = re.compile(r"(?<=[.!?…。！？])\s+|\n+")
 
 
@@ -256,7 +258,7 @@ class Assistant:
             warnings.append(
                 f"only {len(hits)} of {len(hits) + dropped} passages fit the model's window of {self.lm.window} tokens"
             )
-        if hits and self.course is not None and all(hit.relevance < RELEVANT for hit in hits):
+        if hits and self.course is not None and all(hit.relevance < _SHOWN for hit in hits):
             hits = []
             warnings.append(f"the course {self.course.name} seems to hold nothing about this; answered without it")
         lexical: tuple[float, ...] = ()
