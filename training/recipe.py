@@ -291,6 +291,8 @@ def _explain(item: dict[str, Any]) -> str:
     *parents, key = item["loc"] or ("the file",)
     place = ".".join(map(str, [*parents, key]))
     if item["type"] == "extra_forbidden":
+        if key in _keys():
+            return f"the key '{place}' does not belong there; `mcqa-train show smollm2-mcqa` prints a recipe that is whole"
         return f"unknown key '{place}'{did_you_mean(str(key), sorted(_keys()))}"
     if item["type"] == "value_error":
         return str(item["msg"]).removeprefix("Value error, ") + (f" (in '{place}')" if item["loc"] else "")

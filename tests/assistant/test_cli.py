@@ -270,7 +270,10 @@ def test_every_mistake_is_one_line_with_a_remedy(mcqa, tmp_path: Path, make_pdf)
     (tmp_path / "bad.jsonl").write_text("{}\n")
     (tmp_path / "keyless.jsonl").write_text(json.dumps({"question": "Is it?", "choices": ["yes", "no"]}))
     recipe = tmp_path / "r.yaml"
-    recipe.write_text("name: x\nmodel: y\ndata: []\ntuning: {learning_rate: 5e-5, epoch: 3}\n")
+    recipe.write_text(
+        "name: x\nmodel: y\narchitecture: llama\ndata: []\nstages:\n"
+        "  - {kind: mcq, data: [{file: q.jsonl}], fitting: {learning_rate: 5e-5, epoch: 3}}\n"
+    )
     cases: list[tuple[tuple[object, ...], str]] = [
         (("index", tmp_path / "empty", "-c", "x"), "put the course's PDF, DOCX"),
         (("index", tmp_path / "nowhere", "-c", "x"), "does not exist; give the folder"),
@@ -302,8 +305,8 @@ def test_every_mistake_is_one_line_with_a_remedy(mcqa, tmp_path: Path, make_pdf)
         assert all(line.startswith("Indexing ") for line in before), result.err
     result = mcqa("validate", recipe, main=training_cli.main)
     assert result.status == 1
-    assert "unknown key 'tuning.epoch', did you mean 'epochs'?" in result.err
-    assert "'data'" in result.err
+    assert "unknown key 'stages.0.mcq.fitting.epoch', did you mean 'epochs'?" in result.err
+    assert "the key 'data' does not belong there" in result.err
 
 
 def test_without_a_course_the_first_step_is_named(mcqa, home: Path) -> None:  # type: ignore[no-untyped-def]

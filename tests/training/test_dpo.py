@@ -1,9 +1,6 @@
 """Preference tuning does what plain TRL does, faster: the same losses and weights, and everything around them."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -379,25 +376,3 @@ def test_nothing_left_to_train_on_says_why(job: Callable[..., Job]) -> None:
 def test_a_target_that_the_model_lacks_is_refused(job: Callable[..., Job]) -> None:
     with pytest.raises(UserError, match="no layer nowhere for the adapter; its layers are .*q_proj"):
         run_dpo(settings(Adapter(targets=("q_proj", "nowhere"))), job(), PAIRS, [])
-
-
-def test_two_processes_train_as_one_with_twice_the_accumulation(job: Callable[..., Job], home: Path) -> None:
-    one, two = job("one"), job("two")
-    stage = settings(batch_size=1, accumulation=4)
-    run_dpo(stage, one, PAIRS, [pair(20), pair(21)])
-    rows = [[row.prompt[0].content, row.chosen, row.rejected] for row in [*PAIRS, pair(20), pair(21)]]
-    half = settings(batch_size=1, accumulation=2).model_dump(mode="json")
-    call = {"stage": half, "folder": str(two.folder), "model": two.model, "rows": rows, "held": 2}
-    script = Path(__file__).with_name("launched.py")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run([*command, json.dumps(call)], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    single, double = (json.loads((found.folder / "metrics.json").read_text()) for found in (one, two))
-    assert double["processes"] == 2
-    assert double["steps"] == single["steps"]
-    for part in ("train", "held_out"):
-        assert double[part] == pytest.approx(single[part], rel=1e-4, abs=1e-4)
-    weights, others = (load_file(found.folder / "adapter" / "adapter_model.safetensors") for found in (one, two))
-    for name, weight in weights.items():
-        torch.testing.assert_close(weight, others[name], rtol=1e-3, atol=1e-4)

@@ -2,10 +2,15 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
 from tiny import tiny_model, write_data
 
 from assistant.answer import Assistant
@@ -41,6 +46,8 @@ def test_a_published_recipe_runs_from_data_to_a_model_that_answers(
     name: str, tmp_path: Path, material: Path, lm: LanguageModel
 ) -> None:
     recipe = load_recipe(Path(name))
+    if len(recipe.variants()) > 2:  # a sweep is carried out where it is a short one
+        recipe = recipe.variants()[0][1]
     lines = carried_out(recipe, tmp_path / "run", material, lm)
     assert lines
     for variant, _ in recipe.variants():
@@ -66,6 +73,7 @@ def test_a_published_recipe_runs_from_data_to_a_model_that_answers(
 
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path, material: Path, lm: LanguageModel) -> None:
     recipe = load_recipe(Path("zephyr-7b"))
+    recipe = recipe.model_copy(update={"stages": recipe.stages[:2]})
     whole = tmp_path / "whole" / "run"
     whole.parent.mkdir()
     carried_out(recipe, whole, material, lm)
@@ -87,9 +95,6 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, material: Path, lm: Lang
     again = Options(data=material, model=str(model), tokenizer=str(model), max_steps=2, resume=True)
     assert "1-sft: done before" in list(run(recipe, stopped, again))
 
-    import torch
-    from safetensors.torch import load_file
-
     one, other = (load_file(folder / "model" / "model.safetensors") for folder in (whole, stopped))
     assert set(one) == set(other)
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -106,32 +111,24 @@ def test_missing_data_is_named_before_a_model_loads(tmp_path: Path, material: Pa
 
 def test_a_launch_of_two_processes_trains_the_same(tmp_path: Path, material: Path, lm: LanguageModel) -> None:
     """The recipe gpt2-124m, by one process with four rows a step and by two with two each."""
-    import subprocess
-    import sys
-
-    import torch
-    import yaml
-    from safetensors.torch import load_file
-
     model = tiny_model("gpt2", tmp_path / "tiny", lm.tokenizer)
     content = yaml.safe_load(located(Path("gpt2-124m")).read_text(encoding="utf-8"))
     del content["sweep"]
     content["stages"] = content["stages"][:1]
-    content["stages"][0]["fitting"] |= {"precision": "fp32", "warmup": 0, "learning_rate": 1e-3, "loggers": []}
+    fitting = content["stages"][0]["fitting"]
+    fitting |= {"precision": "fp32", "warmup": 0, "learning_rate": 1e-3, "loggers": [], "accumulation": 4}
     content["stages"][0]["adapter"]["dropout"] = 0
-    weights = []
-    for accumulation, more in ((4, []), (2, ["--launch", "cpu", "--processes", "2"])):
-        content["stages"][0]["fitting"]["accumulation"] = accumulation
-        recipe, output = tmp_path / f"recipe-{accumulation}.yaml", tmp_path / f"run-{accumulation}"
-        recipe.write_text(yaml.safe_dump(content), encoding="utf-8")
-        command = [sys.executable, "-m", "training.cli", "run", str(recipe), "-o", str(output), "--data", str(material)]
-        done = subprocess.run(
-            [*command, "--model", str(model), "--tokenizer", str(model), "--max-steps", "3", *more],
-            capture_output=True, text=True, check=False, timeout=240,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert done.stdout.count("held out: loss") == 1  # one process tells
-        weights.append(load_file(output / "1-dpo" / "adapter" / "adapter_model.safetensors"))
-    one, two = weights
+    options = Options(data=material, model=str(model), tokenizer=str(model), max_steps=3)
+    list(run(Recipe.model_validate(content), tmp_path / "one", options))
+
+    fitting["accumulation"] = 2
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(content), encoding="utf-8")
+    command = [sys.executable, "-m", "training.cli", "run", str(recipe), "-o", str(tmp_path / "two"), "--data", str(material)]
+    more = ["--model", str(model), "--tokenizer", str(model), "--max-steps", "3", "--launch", "cpu", "--processes", "2"]
+    done = subprocess.run([*command, *more], capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("held out: loss") == 1  # one process tells
+    one, two = (load_file(tmp_path / name / "1-dpo" / "adapter" / "adapter_model.safetensors") for name in ("one", "two"))
     assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
     assert any(tensor.abs().max() > 1e-4 for name, tensor in one.items() if "lora_B" in name)
