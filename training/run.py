@@ -62,7 +62,8 @@ def run(recipe: Recipe, output: Path, options: Options, on_status: Callable[[str
     if len(variants) == 1:
         yield from _run_one(variants[0][1], output, options, on_status)
         return
-    _check(output, options.resume)
+    if leads():
+        _check(output, options.resume)
     for name, variant in variants:
         yield f"== {name}"
         done = output / name
