@@ -17,7 +17,7 @@ from ingest.errors import UserError
 from training import gather
 from training.datacard import write as write_pairs
 from training.loop import Job, write_metrics
-from training.pairs import Pair, prompt_key
+from training.pairs import Pair, normalize, prompt_key
 from training.preflight import Sizes, refuse, steps_of
 from training.prepare import Prepared
 from training.recipe import DPO, SFT, Evaluation, File, MCQTuning, Quantization, Recipe, Training, find
@@ -285,6 +285,7 @@ def _evaluate(
     variants = [Variant("before", options.model or recipe.model), Variant("after", job.model)]
     if (output / _UNQUANTIZED).is_dir():
         variants = [variants[0], Variant("after, 16 bits", str(output / _UNQUANTIZED)), Variant("after, quantized", job.model)]
+    yield from _trained_on(recipe, stage, options.data, before)
     preferred = [(one, parts) for one, parts in before if isinstance(one, DPO) and one.data and parts is not None]
     last = preferred[-1] if preferred else None
     if last is not None and stage.responses:  # the good answers that no stage trained on
@@ -306,6 +307,23 @@ def _evaluate(
     )
     report.write_report(found, job.folder)
     yield f"{job.folder.name}: {job.folder / 'report.md'}"
+
+
+def _trained_on(
+    recipe: Recipe, stage: Evaluation, data: Path | None, before: "Sequence[tuple[Any, Parts | None]]"
+) -> Iterator[str]:
+    """Say how many of the questions that are evaluated on a stage trained on."""
+    trained = {
+        normalize(row.mcq.question)
+        for _, parts in before
+        for row in (parts.train if parts is not None else ())
+        if isinstance(row, gather.Asked)
+    }
+    for one in stage.questions if trained else ():
+        asked = gather.questions(recipe, [one], data)
+        known = sum(normalize(row.mcq.question) in trained for row in asked)
+        if known:
+            yield f"warning: {known} of the {len(asked)} questions of {one.file} are trained on too: its results are too good"
 
 
 def _compared(output: Path, names: Sequence[str]) -> Iterator[str]:

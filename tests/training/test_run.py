@@ -132,3 +132,15 @@ def test_a_launch_of_two_processes_trains_the_same(tmp_path: Path, material: Pat
     one, two = (load_file(tmp_path / name / "1-dpo" / "adapter" / "adapter_model.safetensors") for name in ("one", "two"))
     assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
     assert any(tensor.abs().max() > 1e-4 for name, tensor in one.items() if "lora_B" in name)
+
+
+def test_questions_that_were_trained_on_are_told(tmp_path: Path, material: Path, lm: LanguageModel) -> None:
+    fitting = {"learning_rate": 1e-3, "loggers": []}
+    asked = [{"file": "questions.jsonl"}]
+    stages = [
+        {"kind": "mcq", "data": asked, "passages": 0, "adapter": {"rank": 4}, "fitting": fitting},
+        {"kind": "evaluate", "questions": asked, "passages": 0, "scoring": "cloze"},
+    ]
+    recipe = Recipe.model_validate({"name": "again", "model": "m", "architecture": "llama", "stages": stages})
+    lines = carried_out(recipe, tmp_path / "run", material, lm)
+    assert "warning: 8 of the 10 questions of questions.jsonl are trained on too: its results are too good" in lines
