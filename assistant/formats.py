@@ -99,7 +99,7 @@ def _read_lines(file: TextIO, _path: Path, layout: Format | None) -> Iterator[Ro
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError) as error:
-                yield Row(number, None, _not_json(error, line))
+                yield Row(number, None, not_json(error, line))
             else:
                 yield _row(number, record, layout)
 
@@ -113,7 +113,7 @@ def _read_json(file: TextIO, path: Path, layout: Format | None) -> Iterator[Row]
     try:
         records = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: {_not_json(error, text)}") from error
+        raise UserError(f"{path}: {not_json(error, text)}") from error
     for number, record in enumerate(records, start=1):
         yield _row(number, record, layout)
 
@@ -132,7 +132,8 @@ def _refuse_single_object(file: TextIO, path: Path) -> None:
             raise UserError(f"{path} holds a single object; write a list of questions, or one object a line")
 
 
-def _not_json(error: Exception, text: str) -> str:
+def not_json(error: Exception, text: str) -> str:
+    """Return why `text` could not be read as JSON, with the place."""
     if any("\udc80" <= character <= "\udcff" for character in text):
         return "not UTF-8 text; save the file as UTF-8"
     if not isinstance(error, json.JSONDecodeError):

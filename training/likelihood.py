@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from assistant.model import LanguageModel
 from assistant.packing import Encoded, read
+from assistant.scoring import target_logprobs
 from training.pairs import Message
 from training.recipe import Format
 from training.render import render, tokenize
@@ -61,9 +62,4 @@ def likelihoods(
 
 
 def _taken(item: Encoded, logs: "Sequence[torch.Tensor]") -> tuple[Likelihood, ...]:
-    import torch
-
-    return tuple(
-        Likelihood(float(log.gather(-1, torch.tensor(ids, device=log.device)[:, None]).double().sum()), len(ids))
-        for log, ids in zip(logs, item.continuations, strict=True)
-    )
+    return tuple(Likelihood(float(of_answer.double().sum()), len(of_answer)) for of_answer in target_logprobs(item, logs))

@@ -47,8 +47,8 @@ class Job:
     """One stage of a run: the model it starts from, and where it writes.
 
     `folder` gets `checkpoints/`, `trainer_log.jsonl`, `curves.png`, `metrics.json`, `adapter/` where there is one, and
-    `model/`, which holds the whole model as the next stage finds it. `model` is a name or folder for `load_model`, `data` the
-    data folder. With `resume`, a stage goes on from its last checkpoint.
+    `model/`, which holds the whole model as the next stage finds it. `model` is a name or folder for `load_model`. With
+    `resume`, a stage goes on from its last checkpoint.
     """
 
     folder: Path
@@ -58,7 +58,6 @@ class Job:
     format: Format = "chat"
     seed: int = 0
     resume: bool = False
-    max_steps: int | None = None
     on_status: Callable[[str], None] = field(default=lambda _: None)
     on_step: Callable[[Standing], None] = field(default=lambda _: None)
 
@@ -216,7 +215,7 @@ def arguments(
         "per_device_eval_batch_size": fitting.batch_size,
         "gradient_accumulation_steps": fitting.accumulation,
         "num_train_epochs": fitting.epochs,
-        "max_steps": job.max_steps or fitting.max_steps or -1,
+        "max_steps": fitting.max_steps or -1,
         "learning_rate": fitting.learning_rate,
         "lr_scheduler_type": "constant_with_warmup" if fitting.schedule == "constant" and fitting.warmup else fitting.schedule,
         "warmup_steps": fitting.warmup,  # a share of all steps where below 1

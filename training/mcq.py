@@ -20,7 +20,7 @@ from assistant.packing import packing_works
 from assistant.stats import wilson
 from ingest.errors import UserError
 from training.examples import Example, scores, tuned_card
-from training.loop import Job, arguments, finish, fit, start, with_adapter, write_metrics
+from training.loop import Job, arguments, close, fit, start, with_adapter
 from training.recipe import MCQTuning
 
 _METRICS = {"loss": "eval_loss", "margin": "eval_margin", "accuracy": "eval_accuracy"}
@@ -68,10 +68,7 @@ def run_mcq(
     lm.card = tuned_card(stage, lm.card).model_copy(
         update={"training_data": f"{len(items_train)} questions of {files}", "accuracy": (known,)}
     )
-    if trainer.is_world_process_zero():
-        finish(job, lm, trainer.accelerator.unwrap_model(trainer.model))
-        write_metrics(job.folder, metrics)
-    trainer.accelerator.wait_for_everyone()
+    close(trainer, job, lm, stage, metrics)
     return metrics
 
 

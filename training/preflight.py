@@ -129,7 +129,7 @@ class Sizes:
         steps = steps_of(fitting, rows)
         read = None if tokens is None else round(steps * fitting.batch_size * fitting.accumulation * tokens)
         if adapter is None:
-            return Plan(steps, read, self.parameters, self.parameters, memory_of(self.parameters, self.parameters, 4))
+            return Plan(steps, read, self.parameters, self.parameters, memory_of(self.parameters))
         names = adapter_targets(self.model, adapter, architecture)
         layers = [module for name, module in self.model.named_modules() if any(f".{name}".endswith(f".{end}") for end in names)]
         shapes = [tuple(layer.weight.shape) for layer in layers]
@@ -138,7 +138,7 @@ class Sizes:
         inside = sum(one * other for one, other in shapes)
         size = {"none": precision(fitting).itemsize, "int8": 1.0, "nf4": _NF4_BYTES}[adapter.base]
         rest = (self.parameters - inside) * precision(fitting).itemsize
-        return Plan(steps, read, self.parameters, trained, round(inside * size + rest) + memory_of(trained, trained, 4))
+        return Plan(steps, read, self.parameters, trained, round(inside * size + rest) + memory_of(trained))
 
 
 def _needs_chat(recipe: Recipe) -> bool:
@@ -153,6 +153,6 @@ def steps_of(fitting: Fitting, rows: int) -> int:
     return min(steps, fitting.max_steps) if fitting.max_steps else steps
 
 
-def memory_of(parameters: int, trained: int, base_bytes: float) -> int:
-    """Return bytes for weights, gradients and Adam's two moments: the trained ones in 32 bits, the others as they are."""
-    return round((parameters - trained) * base_bytes + trained * (4 + 4 + 8))
+def memory_of(trained: int) -> int:
+    """Return bytes for weights that are trained, their gradients and Adam's two moments, all in 32 bits."""
+    return trained * (4 + 4 + 8)

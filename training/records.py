@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from assistant.formats import not_json
 from ingest.errors import UserError
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
@@ -62,7 +63,7 @@ def _read(file: TextIO, path: Path, listed: bool) -> Iterator[Record]:
             try:
                 yield Record(number, json.loads(line))
             except (ValueError, RecursionError) as error:
-                yield Record(number, None, _not_json(error, line))
+                yield Record(number, None, not_json(error, line))
 
 
 def _entries(file: TextIO, path: Path) -> Iterator[Record]:
@@ -70,15 +71,6 @@ def _entries(file: TextIO, path: Path) -> Iterator[Record]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: {_not_json(error, text)}") from error
+        raise UserError(f"{path}: {not_json(error, text)}") from error
     for number, value in enumerate(values, start=1):
         yield Record(number, value)
-
-
-def _not_json(error: Exception, text: str) -> str:
-    if any("\udc80" <= character <= "\udcff" for character in text):
-        return "not UTF-8 text; save the file as UTF-8"
-    if not isinstance(error, json.JSONDecodeError):
-        return f"not valid JSON ({'nested too deeply' if isinstance(error, RecursionError) else error})"
-    place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
-    return f"not valid JSON ({error.msg}, {place})"

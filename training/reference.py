@@ -10,7 +10,7 @@ import numpy as np
 
 from assistant.model import LanguageModel, fingerprint
 from assistant.packing import read
-from assistant.scoring import Encoded
+from assistant.scoring import Encoded, target_logprobs
 from ingest.home import ensure_folder, home, write_atomically
 
 if TYPE_CHECKING:
@@ -76,7 +76,4 @@ def _compute(lm: LanguageModel, rows: Sequence[Encoded], number: "torch.dtype") 
 
 def _sums(row: Encoded, logs: "Sequence[torch.Tensor]") -> list[float]:
     """Return the log-likelihood of each answer, given its tokens' distributions."""
-    import torch
-
-    places = [torch.tensor(ids, device=log.device)[:, None] for ids, log in zip(row.continuations, logs, strict=True)]
-    return [float(log.gather(-1, ids).sum()) for ids, log in zip(places, logs, strict=True)]
+    return [float(of_answer.sum()) for of_answer in target_logprobs(row, logs)]
