@@ -14,7 +14,7 @@ _STOP_TEXT = """
     while who whom whose why will with would you your yours
     following statement statements option options answer correct incorrect true false best describes question
 """
-_STOP_WORDS = frozenset(_STOP_TEXT.split())
+STOP_WORDS = frozenset(_STOP_TEXT.split())
 # Scripts written without spaces: a run of them is no word. Pairs of characters serve as words, as is usual for CJK search.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 _WORD = re.compile(rf"[{_UNSPACED}]+|[^\W{_UNSPACED}]+")
@@ -28,7 +28,7 @@ def terms(text: str) -> list[str]:
     there, they are returned: a question of common words is still a question.
     """
     words = [part for word in _WORD.findall(text.lower()) for part in _parts(word)]
-    return [_lemma(word) for word in words if word not in _STOP_WORDS] or [_lemma(word) for word in words]
+    return [_lemma(word) for word in words if word not in STOP_WORDS] or [_lemma(word) for word in words]
 
 
 def search_terms(text: str) -> list[str]:

@@ -141,6 +141,76 @@ def pairs(
     _finish([loaded], preparation, output, license_text, as_json, more)
 
 
+class QuizKind(StrEnum):
+    """What a made question asks for."""
+
+    term = "term"
+    definition = "definition"
+    gap = "gap"
+
+
+@prepare.command()
+def quiz(
+    folder: Annotated[Path, typer.Argument(help="The folder with the course's files, as `mcqa index` takes it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The question file to write (.jsonl).")],
+    questions: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Make at most N, spread evenly over the pages; default: all.")
+    ] = None,
+    kind: Annotated[
+        list[QuizKind] | None,
+        typer.Option(
+            help="The term of a definition, the meaning of a term, or the gap in a sentence; repeatable; default: all."
+        ),
+    ] = None,
+    options: Annotated[int, typer.Option(min=2, max=10, help="Options of each question.")] = 4,
+    seed: Annotated[int, typer.Option(help="Another seed draws other wrong options.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make questions from a course's own pages: its glossary, and the terms and years of its sentences.
+
+    Each row names the document, the page and the sentence that answers. Read them before you hand them out: no one wrote them.
+    Files that cannot be read are named, the others are used, and the exit status is 3.
+    """
+    from assistant.quiz import KINDS, make_quiz
+    from ingest.document import DocumentText
+    from ingest.errors import UserError
+    from ingest.home import ensure_folder, write_atomically
+    from ingest.read import FileRead, ReadOptions, read_documents
+    from ingest.sync import find_material
+
+    if output.suffix.lower() != ".jsonl":
+        raise UserError(f"{output} is no name of a question file that keeps the pages; end it in .jsonl")
+    if output.exists() and (output.is_dir() or not force):
+        raise UserError(f"{output} already exists; choose another --output" + ("" if output.is_dir() else ", or add --force"))
+    files = find_material(folder).files
+    results = {
+        event.name: event.result for event in read_documents([*files.items()], ReadOptions()) if isinstance(event, FileRead)
+    }
+    documents = {name: result.pages for name, result in results.items() if isinstance(result, DocumentText)}
+    unread = {name: str(result) for name, result in sorted(results.items()) if not isinstance(result, DocumentText)}
+    for name, reason in unread.items():
+        complain(f"{name}: {reason}")
+    if not documents:
+        raise UserError(f"{folder} holds no course file that can be read; give the folder that `mcqa index` takes")
+    kinds = KINDS if kind is None else tuple(one.value for one in kind)
+    made = make_quiz(documents, kinds=kinds, limit=questions, options=options, seed=seed)
+    if not made:
+        raise UserError(f"the files in {folder} define no terms and repeat too few to ask for; give more pages")
+    ensure_folder(output.parent)
+    write_atomically(output, "".join(json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in made))
+    counts = {name: sum(item.kind == name for item in made) for name in kinds}
+    pages = len({(item.document, item.page) for item in made})
+    if as_json:
+        print(json.dumps({"output": str(output), "questions": len(made), "kinds": counts, "pages": pages, "unread": unread}))
+    else:
+        print(
+            f"{len(made)} questions ({', '.join(f'{n} {name}' for name, n in counts.items())}) from {pages} pages in {output}"
+        )
+    if unread:
+        raise typer.Exit(_BAD_ROWS)
+
+
 def _finish(
     sources: "list[Source]",
     preparation: "Preparation",

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from assistant.formats import read_mcqs
 from ingest.errors import UserError
+from tests.assistant.test_quiz import CORPUS, STORY
 from training import cli
 from training.filters import Filters, filter_repeats, filter_rows
 from training.near import near_duplicates
@@ -448,3 +450,39 @@ def test_help_loads_nothing_heavy() -> None:
     )  # fmt: skip
     assert "preferences" in shown.stdout
     assert "pairs" in shown.stdout
+
+
+def test_the_command_writes_a_question_file_that_keeps_the_pages(train: Run, tmp_path: Path) -> None:
+    output = tmp_path / "quiz.jsonl"
+    status, text, _ = train("prepare", "quiz", CORPUS / "operating-systems", "-o", output, "--questions", "10")
+    assert status == 0
+    assert text.startswith("10 questions")
+    rows = list(read_mcqs(output))
+    assert all(row.mcq is not None and row.mcq.answer for row in rows)
+    assert {"document", "page", "evidence", "kind"} <= set(rows[0].fields)
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_used(train: Run, tmp_path: Path) -> None:
+    (tmp_path / "course").mkdir()
+    (tmp_path / "course" / "bad.pdf").write_bytes(b"%PDF-1.7 nothing")
+    (tmp_path / "course" / "story.txt").write_text("\n".join(page.text for page in STORY))
+    status, text, errors = train("prepare", "quiz", tmp_path / "course", "-o", tmp_path / "q.jsonl", "--kind", "gap", "--json")
+    assert status == 3
+    assert "bad.pdf" in errors
+    assert json.loads(text)["questions"] > 0
+
+
+@pytest.mark.parametrize(
+    ("folder", "output", "message"),
+    [
+        ("missing", "q.jsonl", "does not exist"),
+        (".", "q.csv", "end it in .jsonl"),
+        (".", "there.jsonl", "--force"),
+        (".", "q.jsonl", "no course file"),
+    ],
+)
+def test_what_cannot_be_made_says_why(train: Run, tmp_path: Path, folder: str, output: str, message: str) -> None:
+    (tmp_path / "there.jsonl").write_text("")
+    status, _, errors = train("prepare", "quiz", tmp_path / folder, "-o", tmp_path / output)
+    assert status == 1
+    assert message in errors
