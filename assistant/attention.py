@@ -87,7 +87,7 @@ def _attend(
     scale = size**-0.5 if scaling is None else scaling
     exact = query.dtype == torch.float32
     scaled = query if exact else query * scale
-    result = query.new_empty(tokens, heads, value.shape[3])
+    parts: list[torch.Tensor] = []
     for chunk in chunks:
         own = slice(kept + chunk.start, kept + chunk.end)
         keys, values = key[:, :, own], value[:, :, own]
@@ -104,5 +104,5 @@ def _attend(
             scores = scores.view(heads, -1, scores.shape[-1])
             scores[..., kept:] += chunk.mask[:, kept:]
             part = (scores.softmax(-1).view(groups, -1, scores.shape[-1]) @ values[0]).view(heads, -1, value.shape[3])
-        result[chunk.first : chunk.end] = part.transpose(0, 1)
-    return result[None], None
+        parts.append(part.transpose(0, 1))
+    return torch.cat(parts)[None], None

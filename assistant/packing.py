@@ -152,8 +152,7 @@ def read_row(lm: LanguageModel, items: Sequence[Encoded], kept: Kept | None = No
     # Added to the attention scores; every implementation reads this form, not all read a boolean one.
     mask = torch.zeros((1, 1, *visible.shape), dtype=dtype)
     mask = mask.masked_fill_(torch.from_numpy(~visible), torch.finfo(dtype).min).to(device)
-    if not torch.is_grad_enabled():
-        attention.mark(mask, spans, skipped)
+    attention.mark(mask, spans, skipped)
     keep = sorted({place for places in wanted for of_option in places for place in of_option})
     extra: dict[str, Any] = {"attention_mask": mask, "position_ids": torch.tensor([positions], device=device)}
     if kept:

@@ -163,7 +163,7 @@ def questions(draw: st.DrawFn, name: str) -> MCQ:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_question_is_read_back_from_any_layout(name: str, tmp_path: Path, data: st.DataObject) -> None:
     mcq = data.draw(questions(name))
@@ -185,14 +185,14 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(record=JSON, layout=st.none() | st.sampled_from(Format))
 def test_any_json_is_a_question_or_has_a_reason(tmp_path: Path, record: Any, layout: Format | None) -> None:
     (row,) = read(tmp_path / "a.jsonl", json.dumps(record), layout)
     assert (row.mcq is None) == bool(row.error)
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.binary(max_size=60) | st.text('",\nab?\r\x00é').map(str.encode), suffix=st.sampled_from(["jsonl", "json", "csv"])
 )

@@ -258,7 +258,7 @@ def test_pmi_is_what_the_prompt_adds_to_its_last_words() -> None:
     assert pmi.scores == pytest.approx([a - b for a, b in zip(whole.scores, bare.scores, strict=True)], abs=1e-4)
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.text(min_size=1, max_size=12).filter(str.strip), min_size=2, max_size=10))
 def test_any_options_get_finite_scores_that_do_not_depend_on_their_order(options: list[str]) -> None:
     lm = _SHARED
