@@ -152,7 +152,7 @@ def evaluate(
     beta: float = 0.1,
     max_length: int = 1024,
     seed: int = 0,
-    locate: Callable[[File | Questions], Path] = lambda source: source.file,
+    locate: Callable[[File | Questions], Path] = lambda source: source.file or Path(),
     load: Callable[[Variant], LanguageModel] = lambda one: load_model(one.model, quantize=one.quantize, dtype=one.dtype),
     on_progress: Progress = lambda *_: None,
 ) -> Report:

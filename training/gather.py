@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from assistant.items import read_items
 from assistant.mcq import MCQ
+from assistant.quiz import make_quiz
 from ingest.course import Course
 from ingest.errors import UserError
 from training.filters import filter_repeats, filter_rows
@@ -57,9 +58,12 @@ def questions(recipe: Recipe, wanted: Sequence[Questions], data: Path | None) ->
     """Return the keyed questions of files and folders. Raises UserError naming the first row that is bad or has no key."""
     found: list[Asked] = []
     for one in wanted:
+        course = None if one.course is None else Course.open(one.course)
+        if one.file is None:
+            assert course is not None  # noqa: S101 -- the recipe was checked
+            found += _made(course, one, recipe.seed)
+            continue
         path = find(recipe, one.file, data, one.origin)
-        if one.course is not None:
-            Course.open(one.course)
         items = read_items(path, shots=one.shots, subjects=one.subjects, limit=one.use)
         if items.bad:
             more = f", and {len(items.bad) - _NAMED} more" if len(items.bad) > _NAMED else ""
@@ -72,6 +76,20 @@ def questions(recipe: Recipe, wanted: Sequence[Questions], data: Path | None) ->
                 raise UserError(f"{item.place}: no 'fact1'; leave 'fact' out of the recipe, or use a file that has facts")
             found.append(Asked(item.place, item.mcq, item.examples, one.course, item.fact if one.fact else None))
     return found
+
+
+def _made(course: Course, wanted: Questions, seed: int) -> list[Asked]:
+    pages = {record.path: course.pages(record.path) for record in course.documents()}
+    made = make_quiz(pages, kinds=wanted.quiz, limit=wanted.use, seed=seed)
+    if not made:
+        raise UserError(f"the pages of course '{course.name}' give no {wanted.name}; take them out of the recipe")
+    return [Asked(f"course {course.name}: {item.document} page {item.page}", item.mcq, course=course.name) for item in made]
+
+
+def without(asked: Sequence[Asked], held: Sequence[Asked]) -> list[Asked]:
+    """Return those of the questions that do not stand among `held` as well, however they are written."""
+    known = {normalize(one.mcq.question) for one in held}
+    return [one for one in asked if normalize(one.mcq.question) not in known]
 
 
 def instructions(recipe: Recipe, stage: SFT, data: Path | None) -> tuple[list[list[Instruction]], list[str]]:

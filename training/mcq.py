@@ -63,8 +63,9 @@ def run_mcq(
         "held_out": {"before": before, "after": after},
         "trained": {"after": trainer.measured(items_train[: len(items_held)])},
     }
-    files = ", ".join(of.file.name + (f" (course {of.course})" if of.course else "") for of in stage.data)
-    known = Measured(on=f"held-out questions of {files}", n=after["n"], right=after["right"])
+    files = ", ".join(of.name + (f" (course {of.course})" if of.course else "") for of in stage.data)
+    held = ", ".join(of.name for of in stage.held) or files
+    known = Measured(on=f"held-out questions of {held}", n=after["n"], right=after["right"])
     lm.card = tuned_card(stage, lm.card).model_copy(
         update={"training_data": f"{len(items_train)} questions of {files}", "accuracy": (known,)}
     )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from assistant.card import Normalization, ScoringKind
+from assistant.quiz import Kind as QuizKind
 from ingest.errors import UserError, did_you_mean
 from training.filters import Filters
 
@@ -38,16 +39,29 @@ class Questions(Settings):
     """A file or folder of keyed questions and, where passages are shown, the indexed course to find them in.
 
     `subjects` keeps only these; `use` at most so many, evenly from all subjects; `shots` solved examples stand before each.
-    `fact` shows the fact that a row names (OpenBookQA) as its passage instead of searching a course.
+    `fact` shows the fact that a row names (OpenBookQA) as its passage instead of searching a course. In place of a file, `quiz`
+    names kinds of questions to make from the course's own pages (assistant.quiz), `use` of them, evenly from all pages.
     """
 
-    file: Path
+    file: Path | None = None
     origin: str = ""
     course: str | None = None
     subjects: tuple[str, ...] = ()
     use: int | None = Field(default=None, ge=1)
     shots: int = Field(default=0, ge=0, le=20)
     fact: bool = False
+    quiz: tuple[QuizKind, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_found_somewhere(self) -> "Questions":
+        if (self.file is None) == (not self.quiz) or (self.quiz and (self.course is None or self.shots or self.fact)):
+            raise ValueError("give either 'file', or 'quiz' with the 'course' to make questions of")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What to call them."""
+        return self.file.name if self.file is not None else f"{' and '.join(self.quiz)} questions"
 
 
 class Split(Settings):
@@ -115,6 +129,12 @@ class Training(Settings):
     filters: Filters = Filters()
 
 
+class OnQuestions(Training):
+    """What stages share that are tuned on keyed questions: those in `held` are held out, else the shares of `split` are."""
+
+    held: tuple[Questions, ...] = ()
+
+
 class SFT(Training):
     """Supervised tuning: the answers' tokens become likelier (`kind: sft`)."""
 
@@ -122,7 +142,7 @@ class SFT(Training):
     data: tuple[File, ...] = Field(min_length=1)
 
 
-class DPO(Training):
+class DPO(OnQuestions):
     """Direct preference optimization (arXiv 2305.18290); the reference is the model as the stage finds it (`kind: dpo`).
 
     `data` are files of preferences; `questions` are keyed ones, of which each wrong option, or the `hardest` for the model,
@@ -143,10 +163,12 @@ class DPO(Training):
     def _has_data(self) -> "DPO":
         if bool(self.data) == bool(self.questions):
             raise ValueError("give either 'data' (preferences) or 'questions' (keyed)")
+        if self.held and not self.questions:
+            raise ValueError("'held' are keyed questions; preferences are held out by 'split'")
         return self
 
 
-class MCQTuning(Training):
+class MCQTuning(OnQuestions):
     """Tuning to answer: cross-entropy of the right option among all of them (`kind: mcq`).
 
     `letter`: over the options' letter tokens. `cloze`: over their log-likelihoods, divided as `normalization` says.
@@ -180,6 +202,12 @@ class Evaluation(Settings):
     passages: int = Field(default=3, ge=0, le=50)
     preferences: bool = True
     responses: tuple[File, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_files(self) -> "Evaluation":
+        if any(one.file is None for one in self.questions):
+            raise ValueError("an evaluation takes questions that stand in a file; make one with mcqa-train prepare quiz")
+        return self
 
 
 Stage = Annotated[SFT | DPO | MCQTuning | Quantization | Evaluation, Field(discriminator="kind")]

@@ -300,7 +300,7 @@ def _evaluate(
         beta=last[0].beta if last is not None else 0.1,
         max_length=last[0].fitting.max_length if last is not None else 1024,
         seed=recipe.seed,
-        locate=lambda source: find(recipe, source.file, options.data, source.origin),
+        locate=lambda source: find(recipe, source.file or Path(), options.data, source.origin),
         load=lambda variant: load_model(
             variant.model, quantize=variant.quantize, tokenizer=job.tokenizer if variant.name == "before" else None
         ),
@@ -323,7 +323,7 @@ def _trained_on(
         asked = gather.questions(recipe, [one], data)
         known = sum(normalize(row.mcq.question) in trained for row in asked)
         if known:
-            yield f"warning: {known} of the {len(asked)} questions of {one.file} are trained on too: its results are too good"
+            yield f"warning: {known} of the {len(asked)} questions of {one.name} are trained on too: its results are too good"
 
 
 def _compared(output: Path, names: Sequence[str]) -> Iterator[str]:
@@ -350,9 +350,15 @@ def _gather(recipe: Recipe, stage: Training, data: Path | None) -> Parts:
     if isinstance(stage, SFT):
         rows, notes = gather.instructions(recipe, stage, data)
         return Parts(rows[0], rows[1], rows[-1], notes=tuple(notes))
-    wanted = stage.questions if isinstance(stage, DPO) else stage.data  # type: ignore[attr-defined]
-    parts = gather.split_questions(gather.questions(recipe, wanted, data), stage.split, recipe.seed)
-    return Parts(parts[0], parts[1], parts[-1])
+    assert isinstance(stage, DPO | MCQTuning)  # noqa: S101 -- the last kinds that train
+    asked = gather.questions(recipe, stage.questions if isinstance(stage, DPO) else stage.data, data)
+    if not stage.held:
+        parts = gather.split_questions(asked, stage.split, recipe.seed)
+        return Parts(parts[0], parts[1], parts[-1])
+    apart = gather.questions(recipe, stage.held, data)
+    others = gather.without(asked, apart)
+    known = len(asked) - len(others)
+    return Parts(others, apart, apart, notes=(f"left out: {known} questions that are held out as well",) if known else ())
 
 
 def _notes(prepared: Prepared) -> Iterator[str]:

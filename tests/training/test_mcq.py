@@ -27,6 +27,7 @@ from training.loop import Job
 from training.mcq import run_mcq
 from training.progress import watching
 from training.recipe import Adapter, Fitting, MCQTuning, Questions, Recipe, Split
+from training.run import check_data
 
 needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 WORDS = ("kind", "fair", "sad", "dark", "light", "soft", "hard", "cold", "warm", "deep", "fast", "slow")
@@ -316,6 +317,30 @@ def test_no_question_stands_on_both_sides_of_a_split() -> None:
         assert not sides[0] & sides[1]
         assert len(train) + len(held) == 90
         assert len(held) == pytest.approx(27, abs=3)
+
+
+def test_questions_of_their_own_are_held_out_and_not_trained_on(tmp_path: Path) -> None:
+    def row(question: str) -> dict[str, Any]:
+        return {"question": question, "choices": ["x", "y"], "answer": "A"}
+
+    for name, rows in {
+        "a.jsonl": [row("What is 1?"), row("What is 2?")],
+        "b.jsonl": [row("what is  1 ?"), row("Who?")],
+    }.items():
+        (tmp_path / name).write_text("".join(json.dumps(one) + "\n" for one in rows))
+    by = stage(data=(Questions(file=tmp_path / "a.jsonl"),), held=(Questions(file=tmp_path / "b.jsonl"),))
+    told = check_data(Recipe(name="x", model="x", architecture="llama", stages=(by,)), None)
+    assert "1 rows to train on, 2 held out" in told[0]
+    assert "left out: 1 questions that are held out as well" in told[1]
+
+
+def test_questions_are_made_of_a_course_s_pages(operating_systems: Course) -> None:
+    wanted = Questions(quiz=("gap",), course=operating_systems.name, use=5)
+    recipe = Recipe(name="x", model="x", architecture="llama", stages=(stage(data=(wanted,)),))
+    found = questions(recipe, [wanted], None)
+    assert len(found) == 5
+    assert {one.course for one in found} == {operating_systems.name}
+    assert all(one.mcq.answer and "_____" in one.mcq.question for one in found)
 
 
 def test_what_cannot_be_tuned_is_refused(tiny: Path, tmp_path: Path) -> None:
