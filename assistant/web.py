@@ -13,7 +13,8 @@ import gradio as gr
 
 from assistant.answer import Answer, Assistant
 from assistant.mcq import LETTERS, MCQ, parse_question
-from assistant.model import DtypeName, LanguageModel, Quantization, load_model
+from assistant.model import LanguageModel, load_model
+from assistant.quantization import DtypeName, Quantization
 from ingest.course import Course, Hit, course_names
 from ingest.embed import load_embedder
 from ingest.errors import CourseError, UserError

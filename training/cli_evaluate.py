@@ -12,7 +12,7 @@ from assistant.cli_options import Dtype, DtypeOption, JsonOption, Quantize, Scor
 from ingest.errors import UserError
 
 if TYPE_CHECKING:
-    from assistant.model import DtypeName, Quantization
+    from assistant.quantization import DtypeName, Quantization
     from training.evaluate import Variant
     from training.pairs import Pair
 

@@ -14,8 +14,9 @@ from assistant.card import ScoringKind
 from assistant.evaluate import Comparison
 from assistant.items import Item, read_items
 from assistant.mcq import MCQ
-from assistant.model import DtypeName, LanguageModel, Quantization, load_model
+from assistant.model import LanguageModel, load_model
 from assistant.prompt import Prompt
+from assistant.quantization import DtypeName, Quantization
 from ingest.course import Course, Hit
 from ingest.errors import UserError
 from ingest.store import Passage

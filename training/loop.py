@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from assistant.card import CARD_FILE, Card
+from assistant.locate import fingerprint
 from assistant.merge import merge
-from assistant.model import DtypeName, LanguageModel, fingerprint, load_model
+from assistant.model import LanguageModel, load_model
+from assistant.quantization import DtypeName
 from ingest.errors import UserError
 from ingest.home import replaced_folder
 from training.recipe import Adapter, Architecture, Fitting, Format, Training

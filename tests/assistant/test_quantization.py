@@ -12,8 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from assistant.card import CARD_FILE
+from assistant.locate import fingerprint
 from assistant.mcq import MCQ
-from assistant.model import LanguageModel, fingerprint, load_model
+from assistant.model import LanguageModel, load_model
 from assistant.prompt import render
 from assistant.scoring import score
 from ingest.errors import ModelError

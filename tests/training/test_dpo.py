@@ -14,7 +14,8 @@ import training.dpo
 import training.loop
 import training.reference
 from assistant.card import read_card
-from assistant.model import LanguageModel, fingerprint, load_model
+from assistant.locate import fingerprint
+from assistant.model import LanguageModel, load_model
 from ingest.errors import UserError
 from training.dpo import dpo_trainer, run_dpo
 from training.loop import Job, adapter_config, finish, fit, known_warnings

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 from tiny import tiny_model
 
-from assistant.model import LanguageModel, fingerprint, load_model
+from assistant.locate import fingerprint
+from assistant.model import LanguageModel, load_model
 from ingest.errors import UserError
 from training.instructions import Instruction
 from training.loop import Job
