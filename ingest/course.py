@@ -19,6 +19,7 @@ from ingest.document import Page
 from ingest.embed import DEFAULT_EMBEDDER, Embedder, load_embedder
 from ingest.errors import CourseError, IndexMismatchError, did_you_mean
 from ingest.home import ensure_folder, home, write_atomically
+from ingest.pageimage import PageImage, render_page
 from ingest.read import ReadOptions
 from ingest.search import METHODS, Index, evidence, for_each_option, relevances, without_near_duplicates
 from ingest.store import EVERYTHING, DocumentRecord, Filter, Passage, Store
@@ -80,7 +81,10 @@ class Course:
     @property
     def folder(self) -> Path:
         """The folder of material that the course follows."""
-        return Path(self._store.meta()["folder"])
+        folder = Path(self._store.meta()["folder"])
+        own = self.material
+        # A course that was renamed took its uploads along.
+        return own if folder.name == own.name and folder.parent.parent == own.parent.parent and own.is_dir() else folder
 
     @property
     def material(self) -> Path:
@@ -99,6 +103,23 @@ class Course:
     def pages(self, document: str) -> list[Page]:
         """Return the clean text of a document's pages, in order, with what read each of them."""
         return self._store.page_texts(document)
+
+    def file(self, document: str) -> Path:
+        """Return the file of a document; raises CourseError where the course holds none, or the file is gone."""
+        known = [record.path for record in self.documents()]
+        if document not in known:
+            raise CourseError(f"course '{self.name}' holds no document '{document}'{did_you_mean(document, known)}")
+        path = self.folder / document
+        if not path.is_file():
+            raise CourseError(f"{path} is not there any more; bring it back, or index the course again")
+        return path
+
+    def page_image(self, document: str, page: int, text: str = "") -> PageImage:
+        """Return a picture of a PDF's page (from 1), what it holds of `text` marked.
+
+        Raises CourseError where there is no such document, and UnreadableDocumentError where its page cannot be drawn.
+        """
+        return render_page(self.file(document), page, text)
 
     def warm_up(self) -> None:
         """Load what `search` needs, so that the first search is as fast as the others."""
@@ -181,6 +202,25 @@ class Course:
             (self._store.folder / file).unlink(missing_ok=True)
         with suppress(OSError):  # not empty: uploads are kept
             self._store.folder.rmdir()
+
+    def rename(self, name: str) -> "Course":
+        """Give the course another name, under which its uploads lie from then on as well; returns it.
+
+        Raises CourseError where the name is taken or cannot be one, and while the course is being indexed.
+        """
+        renamed = Course(name, settings=self._settings, embedder=self._given_embedder)
+        if name == self.name:
+            return self
+        if renamed._store.folder.exists() and not renamed._store.folder.samefile(self._store.folder):
+            raise CourseError(f"there is a course or a folder '{name}' already; choose another name")
+        with self._locked():
+            folder = self.folder
+            moved = renamed.material if folder == self.material else folder
+            self._store.move(renamed._store.folder)
+            renamed._store.set_meta("folder", str(moved))
+        for file in ("lock", "lock.json"):
+            (renamed._store.folder / file).unlink(missing_ok=True)
+        return renamed
 
     def plan(self, folder: Path, *, rebuild: bool = False, retry: bool = False, options: ReadOptions = _DEFAULTS) -> SyncPlan:
         """Return what `sync` with the same arguments would do, and change nothing."""

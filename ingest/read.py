@@ -249,7 +249,7 @@ def _serve() -> None:
     os.dup2(2, 1)
     given = json.loads(sys.stdin.readline())
     options = ReadOptions(given["password"], given["ocr"], Limits(**given["limits"]))
-    _limit_memory(options.limits.megabytes)
+    limit_memory(options.limits.megabytes)
 
     def answer(message: dict[str, Any]) -> None:
         answers.write(json.dumps(message) + "\n")
@@ -278,7 +278,8 @@ def _serve() -> None:
             answer({"status": "damaged", "reason": f"it cannot be read ({type(error).__name__})"})
 
 
-def _limit_memory(megabytes: int) -> None:
+def limit_memory(megabytes: int) -> None:
+    """Let this process use so much address space and no more, where the system can hold it to that."""
     try:
         import resource
     except ImportError:  # Windows has no such limit; the time limits hold there as well

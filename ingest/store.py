@@ -172,6 +172,12 @@ class Store:
             _clients.close(self.folder / "chroma")
             shutil.rmtree(self.folder / "chroma", ignore_errors=True)
 
+    def move(self, folder: Path) -> None:
+        """Move the index, and what else lies in its folder, to `folder`, which must not exist; a store there finds it whole."""
+        with self._translated():
+            _clients.close(self.folder / "chroma")
+            self.folder.rename(folder)
+
     def meta(self) -> dict[str, str]:
         """Return what `create` and `set_meta` recorded."""
         with self._connect() as db:

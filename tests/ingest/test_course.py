@@ -230,3 +230,28 @@ def test_vectors_without_a_passage_are_never_found_and_get_swept(folder: Path) -
     course.sync(folder)
     assert course.verify() == []
     assert len(store.passage_ids()) < len(ids)
+
+
+def test_a_renamed_course_is_found_under_its_new_name_only(folder: Path, make_pdf: MakePdf) -> None:
+    Course("os").sync(folder)
+    before = state(Course("os"))
+    renamed = Course.open("os").rename("operating systems")
+    assert course_names() == ["operating systems"]
+    assert state(renamed) == before
+    assert renamed.search("page table", 1)[0].passage.document == "02-memory.pdf"
+    assert renamed.verify() == []
+    assert len(renamed.sync(folder).unchanged) == 3
+    Course("birds").sync(make_pdf(folder.parent / "birds" / "a.pdf", "Herons wade.").parent)
+    with pytest.raises(CourseError, match="already"):
+        Course.open("birds").rename("operating systems")
+    with pytest.raises(CourseError, match="cannot be a course name"):
+        Course.open("birds").rename("../birds")
+
+
+def test_a_renamed_course_takes_its_uploads_along(make_pdf: MakePdf) -> None:
+    make_pdf(Course("birds").material / "a.pdf", "Herons wade.")
+    Course("birds").sync(Course("birds").material)
+    renamed = Course.open("birds").rename("herons")
+    assert renamed.folder == renamed.material
+    assert renamed.file("a.pdf").is_file()
+    assert renamed.sync(renamed.folder).unchanged == ["a.pdf"]
