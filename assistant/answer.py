@@ -16,7 +16,7 @@ from ingest.course import Course, Hit
 from ingest.errors import ModelError, UserError
 
 TOGETHER = 16  # questions that are best read together: enough for long rows, and soon done
-_LITTLE_MASS = 0.1
+LITTLE_MASS = 0.1  # of all letters together: below it, a model does not follow the prompt
 # From this relevance of the best on, passages are shown: with one below 0.2 they gain nothing, from 0.4 on they do
 # (docs/log.md). Below 0.5 a course probably holds nothing about a question, but showing it costs little.
 _SHOWN = 0.3
@@ -308,7 +308,7 @@ class Assistant:
         self, item: _Prepared, own: tuple[float, ...], scores: tuple[float, ...], mass: float | None, seconds: float
     ) -> Answer:
         warnings = list(item.warnings)
-        if mass is not None and mass < _LITTLE_MASS:
+        if mass is not None and mass < LITTLE_MASS:
             warnings.append(
                 f"the model gives all letters together {mass:.0%} of its probability: "
                 "it may not follow this kind of prompt; try --scoring cloze"

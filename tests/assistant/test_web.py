@@ -1,115 +1,189 @@
-"""What the page's callbacks do, without a browser."""
+"""The page's server: what is put together, who may do what, and whose turn it is; without a browser."""
 
-import shutil
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
-from assistant.answer import Assistant
-from assistant.mcq import MCQ, QuestionError
+from assistant.mcq import MCQ
 from assistant.model import LanguageModel
-from assistant.web import _from_fields, answer_html, create_app, index_uploads, to_fields
-from ingest.course import Course, course_names
-from ingest.errors import CourseError, UserError
+from assistant.users import Users, add_user, read_users
+from assistant.web import create_app, create_server
+from assistant.web_look import bars, marked, notice, table
+from assistant.web_service import Service, Turns
+from ingest.course import Course
+from ingest.errors import ModelError, UserError
 
-MakePdf = Callable[[Path, str], Path]
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> [click](javascript:alert(3))"
+MCQS = [MCQ(f"What is {n} + {n}?", (str(2 * n), str(3 * n + 1))) for n in range(1, 7)]
 
 
-def ignore(_: object) -> None:
-    pass
+def never(_: str | None) -> LanguageModel:
+    raise AssertionError("loaded too early")
 
 
-def test_texts_from_files_and_users_are_shown_as_text(lm: LanguageModel, home: Path, tmp_path: Path, make_pdf: MakePdf) -> None:
-    make_pdf(tmp_path / "c" / "a<b>.pdf", f"#raw({HOSTILE!r}) Herons wait in shallow water.".replace("'", '"'))
-    Course("birds").sync(tmp_path / "c")
-    answer = Assistant(lm, Course.open("birds")).answer(MCQ(f"What waits? {HOSTILE}", (HOSTILE, "a heron")))
-    shown = answer_html(answer)
-    assert "<script" not in shown
-    assert "<img" not in shown
-    assert "a&lt;b&gt;.pdf, p. 1" in shown
-    assert "<script>" in answer.sources[0].passage.text
-    assert shown.count("&lt;script&gt;") == 2  # the option and the passage
+@pytest.fixture
+def service(lm: LanguageModel) -> Service:
+    return Service(lambda _: lm)
 
 
-def test_uploads_make_a_course_and_grow_it(home: Path, tmp_path: Path, make_pdf: MakePdf) -> None:
-    first, second = make_pdf(tmp_path / "a.pdf", "Herons wade."), make_pdf(tmp_path / "b.pdf", "Swifts sleep in flight.")
-    assert index_uploads(" birds ", [str(first)], ignore).added == ["a.pdf"]
-    report = index_uploads("birds", [str(second)], ignore)
-    assert (report.added, report.unchanged) == (["b.pdf"], ["a.pdf"])
-    assert index_uploads("birds", [], ignore).unchanged == ["a.pdf", "b.pdf"]
+@pytest.fixture
+def client(home: Path) -> Iterator[TestClient]:
+    with TestClient(create_server(Service(never))) as client:
+        yield client
 
 
-def test_uploads_go_to_the_folder_that_the_course_follows(home: Path, folder: Path, tmp_path: Path, make_pdf: MakePdf) -> None:
-    Course("os").sync(folder)
-    index_uploads("os", [str(make_pdf(tmp_path / "extra.pdf", "An extra page."))], ignore)
-    assert (folder / "extra.pdf").is_file()
-    before = Course("os").documents()
-    folder.rename(tmp_path / "elsewhere")
-    with pytest.raises(CourseError, match="is not there any more"):
-        index_uploads("os", [str(tmp_path / "extra.pdf")], ignore)
-    assert Course("os").documents() == before
+def test_the_page_loads_no_model_until_it_is_asked(home: Path) -> None:
+    assert create_app(Service(never)).title == "Course questions"
 
 
-def test_other_course_files_than_pdfs_can_be_uploaded(home: Path, tmp_path: Path) -> None:
-    notes = tmp_path / "notes.md"
-    notes.write_text("# Birds\n\nHerons wade.", encoding="utf-8")
-    assert index_uploads("birds", [str(notes)], ignore).added == ["notes.md"]
-    fake = tmp_path / "slides.pptx"
-    fake.write_bytes(b"no archive")
-    with pytest.raises(UserError, match=r"slides\.pptx is not a PPTX; choose PDF, DOCX"):
-        index_uploads("birds", [str(fake)], ignore)
+def test_the_server_says_that_it_is_well_and_lets_nothing_from_elsewhere_in(client: TestClient) -> None:
+    assert client.get("/health").json() == {"status": "ok", "model": None}
+    page = client.get("/")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert page.headers["x-content-type-options"] == "nosniff"
 
 
-def test_removing_a_course_keeps_its_uploads(home: Path, tmp_path: Path, make_pdf: MakePdf) -> None:
-    index_uploads("birds", [str(make_pdf(tmp_path / "a.pdf", "Herons wade."))], ignore)
-    kept = Course.open("birds").folder / "a.pdf"
-    Course.open("birds").remove()
-    assert course_names() == []
-    assert kept.is_file()
-
-
-def test_bad_uploads_are_refused_before_anything_is_stored(home: Path, tmp_path: Path, make_pdf: MakePdf) -> None:
-    fake = tmp_path / "fake.pdf"
-    fake.write_bytes(b"MZ this is a program")
-    good = make_pdf(tmp_path / "good.pdf", "Good.")
-    with pytest.raises(UserError, match=r"fake\.pdf is not a PDF"):
-        index_uploads("x", [str(good), str(fake)], ignore)
-    twin = make_pdf(tmp_path / "other" / "good.pdf", "Another.")
-    with pytest.raises(UserError, match="same name"):
-        index_uploads("x", [str(good), str(twin)], ignore)
-    for name, uploads, message in (
-        ("", [str(good)], "name the course"),
-        ("x", [], "choose files"),
-        ("../x", [str(good)], "course name"),
+def test_texts_stay_texts_in_every_piece_of_html() -> None:
+    for made in (
+        notice(HOSTILE),
+        marked(HOSTILE, ""),
+        marked(f"{HOSTILE} More.", HOSTILE),
+        table([HOSTILE], [[HOSTILE]], label=f'"{HOSTILE}'),
+        bars("AB", [HOSTILE, "b"], [0.5, 0.5], "A"),
     ):
-        with pytest.raises(CourseError, match=message):
-            index_uploads(name, uploads, ignore)
-    assert course_names() == []
-    assert not (home / "courses").exists()
+        assert "<script" not in made
+        assert "<img" not in made
+        assert "&lt;script&gt;" in made
+    assert '"<' not in table(["a"], [[1]], label='"><b>')
 
 
-@pytest.mark.parametrize("name", ["..\\..\\evil.pdf", "-rf.pdf", "a;b`c`.pdf", "...pdf", "nach\u202eoben.pdf"])
-def test_file_names_cannot_leave_their_folder(home: Path, tmp_path: Path, make_pdf: MakePdf, name: str) -> None:
-    upload = make_pdf(tmp_path / "up" / "x.pdf", "A page.")
-    shutil.copy(upload, tmp_path / "up" / name)
-    index_uploads("safe", [str(tmp_path / "up" / name)], ignore)
-    (stored,) = Course.open("safe").folder.iterdir()
-    assert stored.suffix == ".pdf"
-    assert stored.resolve().parent == (home / "courses" / "safe" / "material").resolve()
+def test_many_askers_at_once_each_get_the_answer_to_their_own_question(service: Service) -> None:
+    alone = {mcq.question: service.answer(mcq, None) for mcq in MCQS}
+    found: dict[str, Any] = {}
+
+    def ask(mcq: MCQ) -> None:
+        found[mcq.question] = service.answer(mcq, None)
+
+    with service.turns.turn():  # so that they all wait, and are then read together
+        threads = [threading.Thread(target=ask, args=(mcq,)) for mcq in MCQS]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.2)
+    for thread in threads:
+        thread.join()
+    for question, answer in found.items():
+        assert answer.mcq.question == question
+        assert answer.probabilities == pytest.approx(alone[question].probabilities, abs=0.03)
+    assert len(found) == len(MCQS)
+    assert service.pace is not None
 
 
-def test_fields_and_pasted_text_mean_the_same() -> None:
-    assert to_fields("Is it?\nA. yes\nB. no") == ("Is it?", "yes\nno")
-    for options in ("yes\nno", "A. yes\nB. no", "(a) yes\n\n(b) no", "1) yes\n2) no"):
-        assert _from_fields("Is it?", options) == MCQ("Is it?", ("yes", "no"))
-    with pytest.raises(QuestionError, match="only one option"):
-        _from_fields("Is it?", "yes")
+def test_one_bad_question_costs_no_other_asker_the_answer(service: Service) -> None:
+    bad = MCQ("word " * 9000, ("a", "b"))
+    results: list[Any] = []
+
+    def ask(mcq: MCQ) -> None:
+        try:
+            results.append(service.answer(mcq, None))
+        except UserError as error:
+            results.append(error)
+
+    with service.turns.turn():
+        threads = [threading.Thread(target=ask, args=(mcq,)) for mcq in (bad, MCQS[0])]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.2)
+    for thread in threads:
+        thread.join()
+    assert sorted(isinstance(result, UserError) for result in results) == [False, True]
 
 
-def test_the_page_loads_no_model_until_it_is_asked() -> None:
-    def load() -> LanguageModel:
-        raise AssertionError("loaded too early")
+def test_a_question_goes_before_a_batch() -> None:
+    turns, order = Turns(), []
 
-    assert create_app(load).title == "mcqa"
+    def use(name: str, asks: bool) -> None:
+        with turns.turn(asks=asks):
+            order.append(name)
+
+    with turns.turn():
+        waiting = [threading.Thread(target=use, args=("batch", False)), threading.Thread(target=use, args=("ask", True))]
+        for thread in waiting:
+            thread.start()
+            time.sleep(0.1)
+    for thread in waiting:
+        thread.join()
+    assert order == ["ask", "batch"]
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_old_one_at_work(lm: LanguageModel) -> None:
+    def load(name: str | None) -> LanguageModel:
+        if name == "broken":
+            raise ModelError("no model folder broken")
+        return lm
+
+    service = Service(load)
+    service.lm()
+    with pytest.raises(ModelError):
+        service.switch("broken")
+    assert service.lm() is lm
+
+
+def test_students_cannot_do_what_staff_does(tmp_path: Path) -> None:
+    file = tmp_path / "users.json"
+    add_user(file, "ann", "correct horse", "staff")
+    add_user(file, "bob", "battery staple")
+    assert "correct horse" not in file.read_text(encoding="utf-8")
+    assert file.stat().st_mode & 0o077 == 0
+    users = Users(file)
+    assert users.check("ann", "correct horse")
+    assert not users.check("ann", "battery staple")
+    assert not users.check("nobody", "")
+    service = Service(never, users)
+    service.require_staff(SimpleNamespace(username="ann"))
+    for username in ("bob", "nobody", None):
+        with pytest.raises(UserError, match="only staff"):
+            service.require_staff(SimpleNamespace(username=username))
+    Service(never).require_staff(None)  # without a file of users everybody is staff
+
+
+def test_who_is_added_later_can_sign_in_and_bad_files_say_so(tmp_path: Path) -> None:
+    file = tmp_path / "users.json"
+    with pytest.raises(UserError, match="mcqa users add"):
+        Users(file)
+    add_user(file, "ann", "correct horse")
+    users = Users(file)
+    time.sleep(0.01)
+    add_user(file, "bob", "battery staple", "staff")
+    assert users.check("bob", "battery staple")
+    assert users.is_staff("bob")
+    with pytest.raises(UserError, match="too short"):
+        add_user(file, "eve", "short")
+    with pytest.raises(UserError, match="cannot be a user's name"):
+        add_user(file, "../eve", "long enough")
+    assert sorted(read_users(file)) == ["ann", "bob"]
+    file.write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match="no file of users"):
+        Users(file)
+
+
+def test_nobody_gets_in_without_the_password(home: Path, tmp_path: Path) -> None:
+    add_user(tmp_path / "users.json", "ann", "correct horse")
+    with TestClient(create_server(Service(never, Users(tmp_path / "users.json")))) as client:
+        assert client.get("/config").status_code == 401
+        assert client.post("/gradio_api/upload", files={"files": b"x"}).status_code == 401
+        assert client.get("/health").status_code == 200
+        assert client.post("/login", data={"username": "ann", "password": "wrong one"}).status_code == 400
+        assert client.post("/login", data={"username": "ann", "password": "correct horse"}).status_code == 200
+
+
+def test_a_course_that_is_not_there_is_an_error_for_who_asked(service: Service, home: Path) -> None:
+    with pytest.raises(UserError, match="no course"):
+        service.answer(MCQS[0], "nothing")
+    assert service.answer(MCQS[0], None).letter in "AB"
+    assert Course("nothing")

@@ -1,0 +1,173 @@
+"""What all visitors of the page share: one model, who may do what, and whose turn it is."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import gradio as gr
+
+from assistant.answer import TOGETHER, Answer, Assistant, Influence
+from assistant.mcq import MCQ
+from assistant.model import LanguageModel
+from assistant.users import Users
+from assistant.web_look import toast
+from ingest.course import Course
+from ingest.errors import UserError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_PACES = 50  # questions whose time is remembered
+
+
+class Turns:
+    """Lets one thread at a time use the model; whoever waits with a question goes before a batch or an explanation."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._taken = False
+        self._asking = 0
+
+    @contextmanager
+    def turn(self, *, asks: bool = True) -> Iterator[None]:
+        """Wait for the turn and hold it for the block."""
+        with self._changed:
+            self._asking += asks
+            self._changed.wait_for(lambda: not self._taken and (asks or not self._asking))
+            self._asking -= asks
+            self._taken = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken = False
+                self._changed.notify_all()
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A question that waits for its answer."""
+
+    mcq: MCQ
+    course: str | None
+    result: Answer | BaseException | None = None
+
+
+@dataclass(slots=True)
+class Service:
+    """What the page's callbacks work on. `load` gives the model of a name, None for the one to begin with.
+
+    `users` says who is staff; without it everybody is. All methods may be called by any thread.
+    """
+
+    load: Callable[[str | None], LanguageModel]
+    users: Users | None = None
+    turns: Turns = field(default_factory=Turns)
+    _lm: LanguageModel | None = None
+    _waiting: deque[_Waiting] = field(default_factory=deque)
+    _loading: threading.RLock = field(default_factory=threading.RLock)
+    _paces: deque[float] = field(default_factory=lambda: deque(maxlen=_PACES))
+
+    def lm(self) -> LanguageModel:
+        """Return the model, loaded by whoever comes first."""
+        with self._loading:
+            if self._lm is None:
+                self._lm = self.load(None)
+            return self._lm
+
+    def switch(self, name: str) -> LanguageModel:
+        """Load another model in place of the one there is, which is given up first: two may not fit into memory.
+
+        Questions wait meanwhile. Where the new one cannot be loaded, the old one comes back and the error is raised.
+        """
+        with self.turns.turn(asks=False), self._loading:
+            before = self._lm.name if self._lm else None
+            self._lm = None
+            try:
+                self._lm = self.load(name)
+            except BaseException:
+                self._lm = self.load(before)
+                raise
+            self._paces.clear()
+            return self._lm
+
+    @property
+    def name(self) -> str | None:
+        """The loaded model's name, None before the first was loaded and while another is."""
+        lm = self._lm
+        return lm.name if lm else None
+
+    @property
+    def pace(self) -> float | None:
+        """The seconds that a question took lately (the median), None before the first."""
+        paces = sorted(self._paces)
+        return paces[len(paces) // 2] if paces else None
+
+    def assistant(self, course: str | None, *, passages: int | None = None) -> Assistant:
+        """Return what answers, with the material of `course` where it is given; raises CourseError where there is none."""
+        return Assistant(self.lm(), Course.open(course) if course else None, passages=passages)
+
+    def answer(self, mcq: MCQ, course: str | None) -> Answer:
+        """Answer a question; those that wait for the same course are read together, which is much faster for a class."""
+        own = _Waiting(mcq, course)
+        self._waiting.append(own)
+        with self.turns.turn():
+            if own.result is None:
+                self._waiting.remove(own)
+                together = [own, *(other for other in list(self._waiting) if other.course == course)][:TOGETHER]
+                for other in together[1:]:
+                    self._waiting.remove(other)
+                self._answer(together)
+        if isinstance(own.result, Answer):
+            return own.result
+        assert own.result is not None  # noqa: S101 -- for the type checker: it was set above, or by who had the turn before
+        raise own.result
+
+    def _answer(self, together: Sequence[_Waiting]) -> None:
+        try:
+            started = time.perf_counter()
+            results = self.assistant(together[0].course).answer_many([one.mcq for one in together])
+            self._paces.append((time.perf_counter() - started) / len(together))
+        except BaseException as error:  # noqa: BLE001 -- everyone who waited is told, each in a thread of its own
+            for one in together:
+                one.result = error
+        else:
+            for one, result in zip(together, results, strict=True):
+                one.result = result
+
+    def alone(self, mcq: MCQ) -> Answer:
+        """Answer a question without any course material, when no question waits."""
+        with self.turns.turn(asks=False):
+            return self.assistant(None).answer(mcq)
+
+    def explain(self, answer: Answer, course: str | None) -> list[Influence]:
+        """Return how much each source moved an answer, when no question waits."""
+        with self.turns.turn(asks=False):
+            return self.assistant(course).explain(answer)
+
+    def is_staff(self, request: gr.Request | None) -> bool:
+        """Whether a visitor may index, answer files and switch models."""
+        return self.users is None or self.users.is_staff(getattr(request, "username", None))
+
+    def require_staff(self, request: gr.Request | None) -> None:
+        """Raise UserError where a visitor is not staff. Every callback of staff's begins with it: hiding a tab stops nobody."""
+        if not self.is_staff(request):
+            raise UserError("only staff can do this; ask whoever runs this page")
+
+
+def shown(function: Callable[P, T]) -> Callable[P, T]:
+    """Turn a UserError into a message that Gradio shows for a moment."""
+
+    @wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except UserError as error:
+            raise toast(error) from error
+
+    return wrapper
