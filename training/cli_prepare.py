@@ -1,8 +1,11 @@
 """`mcqa-train prepare`: data for training, checked before any model is loaded."""
 
 import json
+import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -211,6 +214,56 @@ def quiz(
         raise typer.Exit(_BAD_ROWS)
 
 
+@prepare.command()
+def feedback(
+    output: OutputOption,
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The corrections; default: those of the page on this machine.")
+    ] = None,
+    split: SplitOption = "80/20",
+    seed: SeedOption = 0,
+    license_text: LicenseOption = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make keyed questions and preference pairs from students' corrections on the page.
+
+    FOLDER/questions.jsonl holds the questions, the other files pairs: the right option's text over the one that the model took.
+    Bad lines and questions on which students disagree are named and left out, and the exit status is 3.
+    """
+    from assistant.feedback import feedback_file
+    from ingest.errors import UserError
+    from training.datacard import CARD, check_output, write_files
+    from training.feedback import feedback_pairs, read_feedback
+    from training.prepare import Preparation, Share, load, parse_split
+
+    path = file or feedback_file()
+    check_output(output, [path], force)
+    preparation = Preparation(split=parse_split(split), seed=seed)
+    found = read_feedback(path)
+    if not found.corrections:
+        why = "; ".join([*found.conflicts, *(f"line {line}: {reason}" for line, reason in found.bad)]) or "it is empty"
+        raise UserError(f"{path} holds no correction that can be used ({why[:300]})")
+    for line, reason in found.bad[:_SHOWN]:
+        complain(f"{path.name} line {line}: {reason}")
+    for conflict in found.conflicts:
+        complain(f"left out, {conflict}")
+    rows = [json.dumps(one.to_json(), ensure_ascii=False) + "\n" for one in found.corrections]
+    print(f"Questions: {len(rows)}, in {output / 'questions.jsonl'}", file=sys.stderr)
+    more = {"kind": "feedback", "questions": len(rows), "conflicts": found.conflicts, "bad_lines": len(found.bad)}
+    questions = {"questions.jsonl": "".join(rows).encode()}
+    loaded = load(Share(path), feedback_pairs(found.corrections, path.name))
+    if len(loaded.pairs) < len(preparation.split):
+        complain(f"note: {len(loaded.pairs)} corrected mistakes are too few to split into pairs; only questions are written")
+        write_files(output, {**questions, CARD: (json.dumps(more, ensure_ascii=False, indent=2) + "\n").encode()})
+        if as_json:
+            print(json.dumps({"output": str(output), **more}, ensure_ascii=False))
+    else:
+        _finish([loaded], preparation, output, license_text, as_json, more, questions)
+    if found.bad or found.conflicts:
+        raise typer.Exit(_BAD_ROWS)
+
+
 def _finish(
     sources: "list[Source]",
     preparation: "Preparation",
@@ -218,12 +271,13 @@ def _finish(
     license_text: str | None,
     as_json: bool,
     more: dict[str, Any],
+    beside: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Prepare and write what was read, and say what became of it."""
     from training.datacard import write
     from training.prepare import prepare as run
 
-    card = write(run(sources, preparation), output, license_text=license_text, **more)
+    card = write(run(sources, preparation), output, license_text=license_text, beside=beside, **more)
     bad = [f"{source.name} row {row.line}: {row.error}" for source in sources for row in source.bad]
     for line in bad[:_SHOWN]:
         complain(line)

@@ -5,6 +5,7 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ingest.errors import UserError
@@ -29,28 +30,44 @@ def check_output(output: Path, sources: Sequence[Path], force: bool) -> None:
             raise UserError(f"{source} lies in {output}, which --force would delete; choose another --output")
 
 
-def write(prepared: Prepared, output: Path, *, license_text: str | None = None, **more: Any) -> dict[str, Any]:
+def write(
+    prepared: Prepared,
+    output: Path,
+    *,
+    license_text: str | None = None,
+    beside: Mapping[str, bytes] = MappingProxyType({}),
+    **more: Any,
+) -> dict[str, Any]:
     """Write each part as `PART.jsonl`, with `card.json` and `card.md`, to the folder `output`; returns the card.
 
     The rows hold `prompt`, `chosen` and `rejected` and nothing else, as lists of messages: a trainer takes other columns for
-    something they are not. `more` is added to the card. The folder appears whole or not at all; one that is there is
-    replaced. Raises UserError where it cannot be written.
+    something they are not. `more` is added to the card, and `beside` are files
+    by name that go into the folder as well. The folder appears whole or not at all; one that is there is replaced. Raises
+    UserError where it cannot be written.
     """
     output = output.resolve()  # "." has no name to give the folder that takes its place
     files = {f"{name}.jsonl": "".join(map(_line, pairs)).encode() for name, pairs in prepared.parts.items()}
     card = make_card(prepared, files, license_text) | more
+    texts = {CARD: json.dumps(card, ensure_ascii=False, indent=2) + "\n", "card.md": _markdown(card)}
+    write_files(output, {**files, **beside, **{name: content.encode() for name, content in texts.items()}})
+    return card
+
+
+def write_files(output: Path, files: Mapping[str, bytes]) -> None:
+    """Write files by name into the folder `output`, which appears whole or not at all and replaces one that is there.
+
+    Raises UserError where it cannot be written.
+    """
+    output = output.resolve()
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with replaced_folder(output) as made:
             for name, content in files.items():
                 (made / name).write_bytes(content)
-            (made / CARD).write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-            (made / "card.md").write_text(_markdown(card), encoding="utf-8")
             if output.exists():
                 output.rename(made.parent / "replaced")  # deleted with the scratch folder that it lies in now
     except OSError as error:
         raise UserError(f"{output} cannot be written ({error.strerror})") from error
-    return card
 
 
 def _line(pair: Pair) -> str:
