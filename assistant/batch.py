@@ -4,7 +4,7 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -149,6 +149,23 @@ def _settings(assistant: Assistant, source: Path, layout: str | None) -> dict[st
     }
 
 
+def answers_so_far(target: Path) -> list[dict[str, Any]]:
+    """Return the rows that a run has written for `target` (.jsonl) by now, whether it has ended or was stopped."""
+    if target.is_file():
+        return [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+    partial = _partial(target)
+    if not partial.is_file():
+        return []
+    with partial.open("rb") as file:
+        return [record for line in islice(file, 1, None) if (record := _whole(line)) is not None]
+
+
+def write_table(records: Sequence[dict[str, Any]], target: Path) -> None:
+    """Write answers, as `answers_so_far` returns them, to a CSV file, safe to open in a spreadsheet."""
+    with target.open("w", encoding="utf-8", errors="backslashreplace", newline="") as new:
+        _write_records(lambda: records, new)
+
+
 def _digest(source: Path) -> str:
     with source.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -239,28 +256,35 @@ def _write_jsonl(partial: Path, new: TextIO) -> None:
 
 
 def _write_csv(partial: Path, new: TextIO) -> None:
-    """Write a table: a column p_A, p_B, ... for every letter that a question has; cells that do not apply stay empty."""
-    most = max(len(json.loads(line).get("probabilities", ())) for line in _results(partial))
+    _write_records(lambda: map(json.loads, _results(partial)), new)
+
+
+def _write_records(records: Callable[[], Iterable[dict[str, Any]]], new: TextIO) -> None:
+    """Write a table: a column p_A, p_B, ... for every letter that a question has; cells that do not apply stay empty.
+
+    `records` is called twice, so that a large file need not be held in memory.
+    """
+    most = max((len(record.get("probabilities", ())) for record in records()), default=0)
     shares = [f"p_{letter}" for letter in LETTERS[:most]]
     columns = [
         "line", "id", "question", "letter", *shares, "key", "correct", "letter_mass", "sources", "seconds", "error",
     ]  # fmt: skip
     table = csv.DictWriter(new, columns, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
-    for line in _results(partial):
-        record = json.loads(line)
+    for found in records():
+        record = dict(found)
         if "error" not in record:
             record |= {f"p_{letter}": share for letter, share in record["probabilities"].items()}
             record["correct"] = None if record["key"] is None else int(record["key"] == record["letter"])
             record["sources"] = "; ".join(_place(source) for source in record["sources"])
-        table.writerow({name: _as_text(value) for name, value in record.items()})
+        table.writerow({name: as_text(value) for name, value in record.items()})
 
 
 def _place(source: dict[str, Any]) -> str:
     return ", ".join(part for part in (source["document"], source["pages"]) if part)
 
 
-def _as_text(value: Any) -> Any:
+def as_text(value: Any) -> Any:
     """Return `value` such that a spreadsheet takes no text for a formula: an apostrophe goes before what would begin one."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 

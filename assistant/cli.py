@@ -25,6 +25,7 @@ from assistant.cli_options import (
     choose_course,
     complain,
 )
+from assistant.cli_page import ui, users
 from assistant.formats import Format
 from ingest.errors import CourseError, UserError
 
@@ -45,6 +46,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(evaluate, name="evaluate")
+app.add_typer(users, name="users")
+app.command()(ui)
 
 
 def main() -> None:
@@ -466,21 +469,6 @@ def calibrate(
         print(json.dumps({**asdict(found), "card": found.card.model_dump(), "file": str(target)}))
     else:
         render.console().print(render.calibration(found, target))
-
-
-@app.command()
-def ui(
-    host: Annotated[str, typer.Option(help="The address to listen on; the default serves this machine only.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 7860,
-    model: ModelOption = None,
-    quantize: QuantizeOption = Quantize.none,
-    dtype: DtypeOption = Dtype.auto,
-    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
-) -> None:
-    """Open the page where students ask and staff add material."""
-    from assistant.web import serve
-
-    serve(host=host, port=port, model=model, quantize=quantize.value, dtype=dtype.value, open_browser=open_browser)
 
 
 def _assistant(

@@ -14,8 +14,11 @@ from assistant.model import LanguageModel, load_model
 from assistant.quantization import DtypeName, Quantization
 from assistant.users import Users
 from assistant.web_ask import ask_tab
+from assistant.web_batch import batch_tab
 from assistant.web_courses import UPLOAD_LIMIT, courses_tab
 from assistant.web_look import CSS, HEAD, ON_LOAD, header, theme
+from assistant.web_models import models_tab
+from assistant.web_practise import practise_tab
 from assistant.web_service import Service
 from ingest.embed import load_embedder
 from ingest.errors import UserError
@@ -59,9 +62,15 @@ def create_app(service: Service) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Ask", id="ask"):
                 ask_tab(app, service)
+            with gr.Tab("Practise", id="practise"):
+                practise_tab(app, service)
+            with gr.Tab("Batch", id="batch") as batch:
+                batch_tab(app, service)
             with gr.Tab("Courses", id="courses") as courses:
                 courses_tab(app, service)
-        staff_only = [courses]
+            with gr.Tab("Models", id="models") as models:
+                models_tab(app, service)
+        staff_only = [batch, courses, models]
         if service.users is not None:
 
             def for_role(request: gr.Request) -> list[Any]:

@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from assistant.answer import LITTLE_MASS, Answer, Influence
 from assistant.mcq import LETTERS, MCQ, QuestionError, parse_question
 from assistant.web_look import FOCUS_ANSWER, bars, empty, marked, notice, quiet, text
 from assistant.web_pages import NO_VIEW, PageViewer, View, viewer
-from assistant.web_service import Service, shown
+from assistant.web_service import Service, Unwanted, shown
 from ingest.course import course_names
 from ingest.errors import UserError
 
@@ -264,14 +265,17 @@ class _Ask:
         asked = asking.current
         if asked is None or asked.influences is not None:
             return
-        if asked.course and asked.answer.sources and asked.alone is None:
-            asked.alone = self.service.alone(asked.answer.mcq)
-            if asking.current is not asked:
-                return
-            yield answer_html(asked), gr.skip()
-        asked.influences = self.service.explain(asked.answer, asked.course) if asked.answer.sources else []
-        if asking.current is asked:
-            yield answer_html(asked), sources_html(asking)
+
+        def wanted() -> bool:
+            return asking.current is asked
+
+        with suppress(Unwanted):  # the visitor looks at another question; coming back goes on with this one
+            if asked.course and asked.answer.sources and asked.alone is None:
+                asked.alone = self.service.patient(None, wanted).answer(asked.answer.mcq)
+                yield answer_html(asked), gr.skip()
+            asked.influences = self.service.patient(asked.course, wanted).explain(asked.answer) if asked.answer.sources else []
+            if wanted():
+                yield answer_html(asked), sources_html(asking)
 
 
 def ask_tab(app: gr.Blocks, service: Service) -> None:
@@ -360,7 +364,8 @@ def ask_tab(app: gr.Blocks, service: Service) -> None:
 
     for button, by in ((older, -1), (newer, 1)):
         moved = button.click(move(by), asking, [asking, *looks, saved], **quickly)
-        moved.success(pages.show, [pages.view], pages.outputs, **alike)
+        seen = moved.success(pages.show, [pages.view], pages.outputs, **alike)
+        seen.then(calls.follow, [asking], [answer, sources], concurrency_id="explain", **alike)
 
     def open_source(asking: Asking, event: gr.EventData) -> tuple[Any, ...]:
         current = asking.current

@@ -89,10 +89,13 @@ h2.part { font-size: 1.05rem; font-weight: 650; margin: .2rem 0 .4rem; }
 .tile span { font-size: .9rem; color: var(--body-text-color-subdued); }
 .table { overflow-x: auto; max-height: 34rem; overflow-y: auto;
   border: 1px solid var(--border-color-primary); border-radius: .6rem; }
-.table table { width: 100%; border-collapse: collapse; font-size: .93rem; margin: 0; }
-.table th { text-align: left; position: sticky; top: 0; background: var(--background-fill-secondary); font-weight: 600; }
+.table table { width: 100%; border-collapse: collapse; font-size: .93rem; margin: 0 !important; border: 0 !important; }
+.table tr { border: 0 !important; }
+.table th { text-align: left; white-space: nowrap; font-weight: 600; position: sticky; top: 0;
+  background: var(--background-fill-secondary); }
 .table th, .table td { padding: .5rem .8rem; border-bottom: 1px solid var(--border-color-primary); vertical-align: top;
-  overflow-wrap: anywhere; border-left: 0; border-right: 0; }
+  border-top: 0; border-left: 0; border-right: 0; }
+.table td { overflow-wrap: anywhere; }
 .table td { min-width: 4.5rem; }
 .table td.number, .table th.number { text-align: right; font-variant-numeric: tabular-nums; min-width: 3rem; }
 .table tr:last-child td { border-bottom: 0; }

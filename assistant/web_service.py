@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
 
-from assistant.answer import TOGETHER, Answer, Assistant, Influence
+from assistant.answer import TOGETHER, Answer, Assistant
 from assistant.mcq import MCQ
 from assistant.model import LanguageModel
 from assistant.users import Users
@@ -22,6 +22,7 @@ from ingest.errors import UserError
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_FEW = 4  # prompts of long work that are read before a question may come in between
 _PACES = 50  # questions whose time is remembered
 
 
@@ -47,6 +48,30 @@ class Turns:
             with self._changed:
                 self._taken = False
                 self._changed.notify_all()
+
+
+class _GivesWay(Assistant):
+    """An assistant for long work: it reads a few prompts at a time and lets those go first who wait for one answer.
+
+    Before each few, `wanted` is asked whether to go on; where it says no, Unwanted is raised.
+    """
+
+    turns: Turns
+    wanted: Callable[[], bool] = staticmethod(lambda: True)
+
+    def _scored(self, mcqs: Sequence[MCQ], hits: Any, examples: Any) -> list[Any]:
+        found: list[Any] = []
+        for start in range(0, len(mcqs), _FEW):
+            if not self.wanted():
+                raise Unwanted
+            few = slice(start, start + _FEW)
+            with self.turns.turn(asks=False):
+                found += super()._scored(mcqs[few], hits[few], examples)
+        return found
+
+
+class Unwanted(Exception):  # noqa: N818 -- nothing went wrong
+    """Whoever wanted it has gone on to something else."""
 
 
 @dataclass(slots=True)
@@ -103,14 +128,19 @@ class Service:
         return lm.name if lm else None
 
     @property
+    def loaded(self) -> LanguageModel | None:
+        """The model, None before the first was loaded and while another is."""
+        return self._lm
+
+    @property
     def pace(self) -> float | None:
         """The seconds that a question took lately (the median), None before the first."""
         paces = sorted(self._paces)
         return paces[len(paces) // 2] if paces else None
 
-    def assistant(self, course: str | None, *, passages: int | None = None) -> Assistant:
+    def assistant(self, course: str | None) -> Assistant:
         """Return what answers, with the material of `course` where it is given; raises CourseError where there is none."""
-        return Assistant(self.lm(), Course.open(course) if course else None, passages=passages)
+        return Assistant(self.lm(), Course.open(course) if course else None)
 
     def answer(self, mcq: MCQ, course: str | None) -> Answer:
         """Answer a question; those that wait for the same course are read together, which is much faster for a class."""
@@ -140,15 +170,11 @@ class Service:
             for one, result in zip(together, results, strict=True):
                 one.result = result
 
-    def alone(self, mcq: MCQ) -> Answer:
-        """Answer a question without any course material, when no question waits."""
-        with self.turns.turn(asks=False):
-            return self.assistant(None).answer(mcq)
-
-    def explain(self, answer: Answer, course: str | None) -> list[Influence]:
-        """Return how much each source moved an answer, when no question waits."""
-        with self.turns.turn(asks=False):
-            return self.assistant(course).explain(answer)
+    def patient(self, course: str | None, wanted: Callable[[], bool] = lambda: True) -> Assistant:
+        """Return an assistant for long work, which lets questions go first and raises Unwanted once `wanted` says no."""
+        made = _GivesWay(self.lm(), Course.open(course) if course else None)
+        made.turns, made.wanted = self.turns, wanted
+        return made
 
     def is_staff(self, request: gr.Request | None) -> bool:
         """Whether a visitor may index, answer files and switch models."""
