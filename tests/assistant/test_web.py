@@ -16,7 +16,7 @@ from assistant.users import Users, add_user, read_users
 from assistant.web import create_app, create_server
 from assistant.web_look import bars, marked, notice, table
 from assistant.web_service import Service, Turns
-from ingest.course import Course
+from ingest.course import Course, course_names
 from ingest.errors import ModelError, UserError
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> [click](javascript:alert(3))"
@@ -187,3 +187,27 @@ def test_a_course_that_is_not_there_is_an_error_for_who_asked(service: Service, 
         service.answer(MCQS[0], "nothing")
     assert service.answer(MCQS[0], None).letter in "AB"
     assert Course("nothing")
+
+
+@pytest.mark.parametrize("name", ["ann", "bob"])
+def test_the_server_itself_refuses_students_what_is_staffs(home: Path, tmp_path: Path, name: str) -> None:
+    index = Course("birds")
+    index.material.mkdir(parents=True)
+    (index.material / "a.md").write_text("Herons wade.", encoding="utf-8")
+    index.sync(index.material)
+    add_user(tmp_path / "users.json", "ann", "correct horse", "staff")
+    add_user(tmp_path / "users.json", "bob", "battery staple")
+    calls: dict[str, list[Any]] = {
+        "index": ["birds", [], 0], "reindex": ["birds", [], 0], "switch": ["smollm2-135m-instruct"],
+        "rename": ["birds", "bees"], "remove": ["bees", True],
+    }  # fmt: skip
+    with TestClient(create_server(Service(lambda _: None, Users(tmp_path / "users.json")))) as client:  # type: ignore[arg-type, return-value]
+        password = {"ann": "correct horse", "bob": "battery staple"}[name]
+        assert client.post("/login", data={"username": name, "password": password}).status_code == 200
+        outcomes = {}
+        for call, data in calls.items():
+            event = client.post(f"/gradio_api/call/{call}", json={"data": data}).json()["event_id"]
+            outcomes[call] = "event: complete" in client.get(f"/gradio_api/call/{call}/{event}").text
+    outcomes.pop("switch")  # which has no real model here to switch to
+    assert set(outcomes.values()) == {name == "ann"}
+    assert course_names() == ([] if name == "ann" else ["birds"])
