@@ -59,11 +59,14 @@ def create_app(service: Service) -> gr.Blocks:
     # What was uploaded is copied to where it belongs; the copies that Gradio keeps go after an hour.
     with gr.Blocks(title="Course questions", analytics_enabled=False, delete_cache=(3600, 3600)) as app:
         gr.HTML(header(), apply_default_css=False)
+        # Outside of the tabs, of which those that are not open are built later. What they hold is no secret.
+        last = gr.BrowserState("", storage_key="mcqa-course", secret="mcqa")  # noqa: S106
+        history = gr.BrowserState([], storage_key="mcqa-practice", secret="mcqa")  # noqa: S106
         with gr.Tabs():
             with gr.Tab("Ask", id="ask"):
-                ask_tab(app, service)
+                ask_tab(app, service, last)
             with gr.Tab("Practise", id="practise"):
-                practise_tab(app, service)
+                practise_tab(app, service, history)
             with gr.Tab("Batch", id="batch") as batch:
                 batch_tab(app, service)
             with gr.Tab("Courses", id="courses") as courses:

@@ -263,6 +263,7 @@ class _Ask:
     def follow(self, asking: Asking) -> Iterator[tuple[Any, Any]]:
         """After the answer: ask without the course, then how much each passage mattered."""
         asked = asking.current
+        yield gr.skip(), gr.skip()  # without a value, Gradio would empty both
         if asked is None or asked.influences is not None:
             return
 
@@ -278,12 +279,12 @@ class _Ask:
                 yield answer_html(asked), sources_html(asking)
 
 
-def ask_tab(app: gr.Blocks, service: Service) -> None:
-    """Build the tab."""
+def ask_tab(app: gr.Blocks, service: Service, last: gr.BrowserState) -> None:
+    """Build the tab. `last` is the course that this browser asked about last."""
     calls = _Ask(service)
     asking = gr.State(Asking(), time_to_live=6 * 3600)
-    parsed = gr.State("")
-    last = gr.BrowserState("", storage_key="mcqa-course", secret="mcqa")  # noqa: S106 -- it hides nothing
+    # Not a gr.State, which the server keeps: it must be as old as the fields that are sent along with it.
+    parsed = gr.Textbox("", visible=False)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
             course = gr.Dropdown(label="Course", choices=[NO_COURSE], value=NO_COURSE, elem_id="course")

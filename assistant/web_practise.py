@@ -234,10 +234,9 @@ def export(history: Any) -> str:
     return str(path)
 
 
-def practise_tab(app: gr.Blocks, service: Service) -> None:
-    """Build the tab."""
+def practise_tab(app: gr.Blocks, service: Service, history: gr.BrowserState) -> None:
+    """Build the tab. `history` is what this browser remembers of earlier rounds."""
     practice = gr.State(Practice(), time_to_live=6 * 3600)
-    history = gr.BrowserState([], storage_key="mcqa-practice", secret="mcqa")  # noqa: S106 -- it hides nothing
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
             course = gr.Dropdown(label="Course", choices=[], elem_id="practise-course")

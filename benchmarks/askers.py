@@ -60,7 +60,7 @@ def main() -> None:
             started = time.monotonic()
             asked += 1
             try:
-                answer = client.predict(given.course, question, "", "", api_name="/ask")[0]
+                answer = client.predict(given.course, question, "", "", "", api_name="/ask")[0]
                 if '<div class="letter">' not in answer:
                     errors.append(f"no letter: {answer[:200]}")
             except Exception as error:  # noqa: BLE001 -- counted, whatever it is
@@ -68,7 +68,7 @@ def main() -> None:
             else:
                 took.append(time.monotonic() - started)
 
-    clients[0].predict(given.course, pasted[0], "", "", api_name="/ask")  # what is loaded once is loaded now
+    clients[0].predict(given.course, pasted[0], "", "", "", api_name="/ask")  # what is loaded once is loaded now
     before = memory(given.pid)
     until = time.monotonic() + given.seconds
     threads = [threading.Thread(target=ask, args=(client, number)) for number, client in enumerate(clients)]
