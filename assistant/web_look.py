@@ -10,6 +10,7 @@ import gradio as gr
 from ingest.pageimage import PageImage
 
 CSS = """
+body { background: var(--body-background-fill) !important; }
 .gradio-container { max-width: 1240px !important; width: 100% !important; margin: 0 auto !important; }
 .gradio-container main { width: 100% !important; max-width: none !important; }
 .html-container { padding: 0 !important; }
@@ -155,12 +156,18 @@ HEAD = """
 })();
 </script>
 """
-# Runs when the page has been built: the shade that this visitor chose, else the system's.
+# Runs when the page has been built: the shade that this visitor chose, else the system's. Gradio names its upload button
+# otherwise than the text on it reads, which speech input stumbles over.
 ON_LOAD = """
 () => {
   document.documentElement.lang = 'en';
   const shade = localStorage.getItem('mcqa-shade');
   if (shade) document.body.classList.toggle('dark', shade === 'dark');
+  const rename = () => document.querySelectorAll('button.upload-container[aria-label]').forEach((button) => {
+    button.removeAttribute('aria-label');
+  });
+  new MutationObserver(rename).observe(document.body, { childList: true, subtree: true });
+  rename();
 }
 """
 # After asking, the focus goes to the answer: it is read out, and the arrow keys move between questions.

@@ -43,7 +43,7 @@ def _card_html(card: Card) -> str:
     rows += [["Trained from", card.base]] if card.base else []
     rows += [["Trained on", card.training_data]] if card.training_data else []
     rows += [[f"Accuracy on {one.on}", percent_with_interval(one.right, one.n)] for one in card.accuracy]
-    return table(["Its card", ""], rows, label="The model's card")
+    return table(["Its card", "Says"], rows, label="The model's card")
 
 
 def models_tab(app: gr.Blocks, service: Service) -> None:
