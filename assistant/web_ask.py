@@ -287,7 +287,10 @@ def ask_tab(app: gr.Blocks, service: Service, last: gr.BrowserState) -> None:
     parsed = gr.Textbox("", visible=False)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
-            course = gr.Dropdown(label="Course", choices=[NO_COURSE], value=NO_COURSE, elem_id="course")
+            # Any value is taken, for the choices of another visitor's, or of a script's, may be older; the course is checked.
+            course = gr.Dropdown(
+                label="Course", choices=[NO_COURSE], value=NO_COURSE, allow_custom_value=True, elem_id="course"
+            )
             pasted = gr.Textbox(
                 label="Paste a question with its options", lines=6, max_lines=14, placeholder=_EXAMPLE, elem_id="question"
             )

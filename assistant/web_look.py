@@ -115,6 +115,8 @@ h2.part { font-size: 1.05rem; font-weight: 650; margin: .2rem 0 .4rem; }
 #answer:focus { outline: none; }
 :root { --accent-text: #0f6674; --bar-track: #e7e5e4; }
 .dark { --accent-text: #67d3e0; --bar-track: #44403c; }
+.dark button[role="tab"][aria-selected="true"] { color: var(--accent-text) !important; }
+.dark .option.chosen .bar.with i, .dark .legend .with i { background: #22a5bd; }
 @media (max-width: 640px) {
   .gradio-container { padding: .4rem !important; }
   #top p { display: none; }
