@@ -13,7 +13,8 @@ Variants: passages (as the card says, in the fastest number format), none (witho
 letter (asked for letters). --untuned measures the recipe's model as it comes.
 
 Prints Markdown: accuracy in % with 95 % intervals for each book and variant, the mean over the books, McNemar's exact test
-against the first variant on the same questions, and the expected calibration error at a temperature fitted on the other books.
+against the first variant on the same questions, and the expected calibration error. The weight of the model's scores (one over
+the temperature), and beside it those of the evidence of retrieval, are fitted on the other books; the weights shown, on all.
 """
 
 import argparse
@@ -174,81 +175,103 @@ def _run(recipe: Any, data: Path, folder: Path, model: str | None, cores: Sequen
 
 
 def _answer(data: Path, book: str, model: str, name: str, result: str) -> None:
-    """Answer a book's questions with one variant, and keep the outcomes."""
-    from assistant.evaluate import Variant, evaluate
+    """Answer a book's questions with one variant, and keep what the answers are made of."""
+    from assistant.answer import TOGETHER, Answer, Assistant
     from assistant.items import read_items
+    from assistant.model import load_model
+    from ingest.course import Course
 
-    items = read_items(data / "textbooks" / f"{book}.jsonl").items
-    found = evaluate(Variant(model or None, course=book, **VARIANTS[name]), items)
-    rows = [asdict(outcome) for outcome in found.outcomes]
-    Path(result).write_text(json.dumps({"outcomes": rows, "weight_bytes": found.weight_bytes}), encoding="utf-8")
+    how = dict(VARIANTS[name])
+    lm = load_model(model or None, quantize=how.pop("quantize", "none"))
+    assistant = Assistant(lm, Course.open(book), **how)
+    mcqs = [item.mcq for item in read_items(data / "textbooks" / f"{book}.jsonl").items]
+    rows = []
+    for start in range(0, len(mcqs), TOGETHER):
+        block = mcqs[start : start + TOGETHER]
+        for mcq, answer in zip(block, assistant.answer_many(block, evidence=name == "passages"), strict=True):
+            if isinstance(answer, Answer):
+                rows.append({"key": mcq.answer, "id": mcq.id, "seconds": answer.seconds, **asdict(answer.parts)})
+            else:
+                rows.append({"key": mcq.answer, "id": mcq.id, "seconds": 0.0, "error": str(answer)})
+    Path(result).write_text(json.dumps(rows), encoding="utf-8")
+
+
+Rows = list[dict[str, Any]]
+KINDS = ("model", "lexical", "dense")
 
 
 def _tell(output: Path, books: Sequence[str], wanted: Sequence[str], *, untuned: bool) -> None:
     from assistant import stats
     from assistant.report import table
 
-    found = {
-        (book, name): json.loads((output / ("untuned" if untuned else book) / f"{book}-{name}.json").read_text())["outcomes"]
-        for book in books
-        for name in wanted
-    }
-    right = {key: [row["letter"] == row["key"] for row in rows] for key, rows in found.items()}
+    folder = {book: output / ("untuned" if untuned else book) for book in books}
+    found = {name: {book: _read(folder[book] / f"{book}-{name}.json") for book in books} for name in wanted}
+    judged = {name: _judged(found[name], KINDS[:1]) for name in wanted}
+    if len(books) > 1 and "passages" in wanted:
+        judged["passages and evidence"] = _judged(found["passages"], KINDS)
+    first = next(iter(judged))
     rows = []
-    for name in wanted:
-        shares = [sum(right[book, name]) / len(right[book, name]) for book in books]
-        all_right = [one for book in books for one in right[book, name]]
-        cells = [f"{100 * share:.1f}" for share in shares]
-        pooled = stats.percent_with_interval(sum(all_right), len(all_right))
-        test = ""
-        if name != wanted[0]:
-            first = [one for book in books for one in right[book, wanted[0]]]
-            gained = sum(b and not a for a, b in zip(first, all_right, strict=True))
-            lost = sum(a and not b for a, b in zip(first, all_right, strict=True))
-            low, high = stats.paired_difference(gained, lost, len(first))
-            p = stats.mcnemar_exact(gained, lost)
-            test = f"{100 * (gained - lost) / len(first):+.1f} ({100 * low:+.1f} to {100 * high:+.1f}), p = {p:.3g}"
-        seconds = sum(row["seconds"] for book in books for row in found[book, name]) / len(all_right)
-        mean = f"{100 * sum(shares) / len(shares):.1f}"
-        rows.append([name, *cells, mean, pooled, test, _calibration(books, name, found), f"{seconds:.3f}"])
-    head = [
-        "variant",
-        *books,
-        "mean of the books",
-        "all questions",
-        f"against {wanted[0]}, points",
-        "calibration error",
-        "s a question",
-    ]
+    for name, (right, confidences, weights) in judged.items():
+        shares = [sum(right[book]) / len(right[book]) for book in books]
+        every, before = ([one for book in books for one in judged[of][0][book]] for of in (name, first))
+        gained = sum(b and not a for a, b in zip(before, every, strict=True))
+        lost = sum(a and not b for a, b in zip(before, every, strict=True))
+        low, high = stats.paired_difference(gained, lost, len(every))
+        points = f"{100 * (gained - lost) / len(every):+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+        error, _ = stats.expected_calibration_error(confidences, every)
+        around = stats.calibration_error_interval(confidences, every)
+        times = [row["seconds"] for rows_ in found.get(name, {}).values() for row in rows_]
+        rows.append([
+            name, *(f"{100 * share:.1f}" for share in shares), f"{100 * sum(shares) / len(shares):.1f}",
+            stats.percent_with_interval(sum(every), len(every)),
+            "" if name == first else f"{points}, p = {stats.mcnemar_exact(gained, lost):.3g}",
+            f"{error:.3f} ({around[0]:.3f}-{around[1]:.3f})" if len(books) > 1 else "",
+            ", ".join(f"{kind} {weight:.3g}" for kind, weight in zip(KINDS, weights, strict=False)),
+            f"{sum(times) / len(times):.3f}" if times else "",
+        ])  # fmt: skip
+    against = f"against {first}, points"
+    head = ["variant", *books, "mean of the books", "all questions", against, "calibration error", "weights", "s a question"]
     print(table(head, rows))
 
 
-def _calibration(books: Sequence[str], name: str, found: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
-    """Return the calibration error where each book's temperature is fitted on the others, and the temperature of all."""
+def _read(path: Path) -> Rows:
+    rows: Rows = json.loads(path.read_text(encoding="utf-8"))
+    for row in rows:
+        if "error" in row:
+            print(f"{path.stem}: {row['id']}: {row['error']}", file=sys.stderr)
+    return rows
+
+
+def _judged(found: dict[str, Rows], kinds: Sequence[str]) -> tuple[dict[str, list[bool]], list[float], list[float]]:
+    """Return which answers are right, how sure all are, and the weights of `kinds` that fit all books.
+
+    The weights by which a book is judged were fitted on the others; an unanswered question is wrong, and not sure.
+    """
     import numpy as np
 
-    from assistant import stats
     from assistant.calibrate import fit
 
-    def features(of: Sequence[str]) -> tuple[list[Any], Any]:
-        rows = [row for book in of for row in found[book, name] if row["letter"]]
-        logs = [np.log(np.maximum(np.array(row["probabilities"], dtype=float), 1e-9))[:, None] for row in rows]
-        return logs, np.array(["ABCDEFGHIJ".index(row["key"]) for row in rows])
+    def features(books: Sequence[str]) -> tuple[list[Any], Any]:
+        rows = [row for book in books for row in found[book] if "error" not in row]
+        return [np.column_stack([row[kind] for kind in kinds]) for row in rows], np.array(
+            ["ABCDEFGHIJ".index(row["key"]) for row in rows]
+        )
 
-    if len(books) < 2:
-        return ""
+    right: dict[str, list[bool]] = {}
     confidences: list[float] = []
-    correct: list[bool] = []
-    for book in books:
-        weight = float(fit(*features([other for other in books if other != book]))[0])
-        logs, keys = features([book])
-        for row, key in zip(logs, keys, strict=True):
-            powers = np.exp(weight * (row[:, 0] - row[:, 0].max()))
+    for book, rows in found.items():
+        weights = fit(*features([other for other in found if other != book or len(found) == 1]))
+        right[book] = []
+        for row in rows:
+            if "error" in row:
+                right[book].append(False)
+                confidences.append(0.0)
+                continue
+            scores = np.column_stack([row[kind] for kind in kinds]) @ weights
+            powers = np.exp(scores - scores.max())
+            right[book].append(int(scores.argmax()) == "ABCDEFGHIJ".index(row["key"]))
             confidences.append(float((powers / powers.sum()).max()))
-            correct.append(int(row[:, 0].argmax()) == key)
-    error, _ = stats.expected_calibration_error(confidences, correct)
-    low, high = stats.calibration_error_interval(confidences, correct)
-    return f"{error:.3f} ({low:.3f}-{high:.3f}), T = {1 / float(fit(*features(books))[0]):.2f}"
+    return right, confidences, [float(weight) for weight in fit(*features(list(found)))]
 
 
 if __name__ == "__main__":

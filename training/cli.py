@@ -9,7 +9,7 @@ import typer
 from assistant.cli import run as run_application
 from training.cli_evaluate import evaluate
 from training.cli_prepare import prepare
-from training.cli_quantize import quantize
+from training.cli_quantize import extract, quantize
 
 app = typer.Typer(
     name="mcqa-train",
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(prepare, name="prepare")
 app.command()(quantize)
+app.command()(extract)
 app.command()(evaluate)
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a packaged one.")]

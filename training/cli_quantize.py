@@ -1,4 +1,4 @@
-"""`mcqa-train quantize`: a model in 8 or 4 bits, and what that saved and cost."""
+"""`mcqa-train quantize` and `extract`: a model in 8 or 4 bits, or the difference to its base, and what that saved and cost."""
 
 import json
 from enum import StrEnum
@@ -76,3 +76,28 @@ def quantize(
         render.console().print(shown(work.table(found)))
         for question, reason in found.left_out.items():
             complain(f"left out: {question}: {reason}")
+
+
+def extract(
+    model: Annotated[str, typer.Argument(help="A tuned model's folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="The adapter's folder.")],
+    base: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="What it was made from; default: the embedded model.")
+    ] = None,
+    rank: Annotated[int, typer.Option(min=1, max=1024, help="Of the adapter: all stages' ranks together lose nothing.")] = 32,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the difference between a tuned model and its base as a LoRA adapter, small enough to hand on.
+
+    `mcqa --model FOLDER` loads it where the base is. Measure it: what its rank does not hold is lost.
+    """
+    from training.extract import extract as take
+
+    made = take(model, base, rank, output, on_status=complain)
+    if as_json:
+        print(json.dumps({"output": str(output), **made}))
+    else:
+        print(
+            f"Written to {output}: rank {rank} for {made['layers']} layers, {made['bytes'] / 1e6:.1f} MB; "
+            f"{made['left']:.2%} of the difference is not in it"
+        )

@@ -29,6 +29,7 @@ from training.progress import watching
 from training.recipe import Adapter, Fitting, MCQTuning, Questions, Recipe, Split
 from training.run import check_data
 
+CORPUS = Path(__file__).resolve().parents[2] / "corpus"
 needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 WORDS = ("kind", "fair", "sad", "dark", "light", "soft", "hard", "cold", "warm", "deep", "fast", "slow")
 MCQS = [
@@ -352,22 +353,23 @@ def test_what_cannot_be_tuned_is_refused(tiny: Path, tmp_path: Path) -> None:
         run_mcq(stage(), job, found, [])
 
 
-def test_the_embedded_model_is_tuned_and_answers_with_its_card(
+def test_the_embedded_model_learns_a_sample_course_s_questions_and_answers_with_its_card(
     lm: LanguageModel, operating_systems: Course, tmp_path: Path
 ) -> None:
-    by = stage(
-        {"learning_rate": 1e-3, "max_steps": 2, "epochs": 2, "evaluate_every": 2, "batch_size": 3, "precision": "auto"},
-        adapter=Adapter(rank=8),
-        passages=1,
-    )
-    found = examples(lm, by, [Asked(one.place, one.mcq, course="operating-systems") for one in ASKED[:5]])
+    by = stage({"learning_rate": 3e-4, "max_steps": 30, "epochs": 2, "precision": "auto"}, adapter=Adapter(rank=8), passages=1)
+    file = CORPUS / "operating-systems" / "questions.jsonl"
+    recipe = Recipe(name="x", model="x", architecture="llama", stages=(by,))
+    asked = questions(recipe, [Questions(file=file, course="operating-systems")], None)
+    found = examples(lm, by, asked)
     before = {name: parameter.clone() for name, parameter in lm.model.named_parameters()}
     job = Job(tmp_path, "smollm2-135m-instruct", "llama")
     with watching(job) as callbacks:
-        metrics = run_mcq(by, job, found[:3], found[3:], callbacks)
+        metrics = run_mcq(by, job, found[:15], found[15:], callbacks)
     assert all(torch.equal(before[name], parameter) for name, parameter in lm.model.named_parameters())
     losses = [line["loss"] for line in log(tmp_path) if "loss" in line]
-    assert losses[-1] < losses[0]
+    assert len(losses) == 30
+    assert sum(losses[15:]) < sum(losses[:15])  # the same questions, the second time
+    assert metrics["held_out"]["after"]["right"] >= metrics["held_out"]["before"]["right"]
     moved = [
         tensor for name, tensor in load_file(tmp_path / "adapter" / "adapter_model.safetensors").items() if "lora_B" in name
     ]
@@ -378,6 +380,6 @@ def test_the_embedded_model_is_tuned_and_answers_with_its_card(
     tuned = dict(loaded.model.named_parameters())
     for name, parameter in lm.model.named_parameters():  # the adapter's layers changed, and no others
         assert torch.equal(parameter, tuned[name].to(parameter.dtype)) != name.endswith("_proj.weight"), name
-    answers = Assistant(loaded, operating_systems).answer_many([one.mcq for one in ASKED[3:5]])
-    right = sum(answer.letter == one.mcq.answer for answer, one in zip(answers, ASKED[3:5], strict=True))  # type: ignore[union-attr]
+    answers = Assistant(loaded, operating_systems).answer_many([one.mcq for one in asked[15:]])
+    right = sum(answer.letter == one.mcq.answer for answer, one in zip(answers, asked[15:], strict=True))  # type: ignore[union-attr]
     assert abs(right - metrics["held_out"]["after"]["right"]) <= 1  # 16 bits may turn one that is close
