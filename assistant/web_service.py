@@ -74,7 +74,7 @@ class Unwanted(Exception):  # noqa: N818 -- nothing went wrong
     """Whoever wanted it has gone on to something else."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # two visitors may ask the same
 class _Waiting:
     """A question that waits for its answer."""
 

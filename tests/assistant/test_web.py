@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,45 +63,42 @@ def test_texts_stay_texts_in_every_piece_of_html() -> None:
     assert '"<' not in table(["a"], [[1]], label='"><b>')
 
 
-def test_many_askers_at_once_each_get_the_answer_to_their_own_question(service: Service) -> None:
-    alone = {mcq.question: service.answer(mcq, None) for mcq in MCQS}
-    found: dict[str, Any] = {}
+def at_once(service: Service, mcqs: Sequence[MCQ]) -> list[Any]:
+    """Ask all questions at the same time, each in a thread of its own, so that they wait together; returns what each got."""
+    found: list[Any] = [None] * len(mcqs)
 
-    def ask(mcq: MCQ) -> None:
-        found[mcq.question] = service.answer(mcq, None)
+    def ask(place: int) -> None:
+        try:
+            found[place] = service.answer(mcqs[place], None)
+        except UserError as error:
+            found[place] = error
 
-    with service.turns.turn():  # so that they all wait, and are then read together
-        threads = [threading.Thread(target=ask, args=(mcq,)) for mcq in MCQS]
+    with service.turns.turn():
+        threads = [threading.Thread(target=ask, args=(place,)) for place in range(len(mcqs))]
         for thread in threads:
             thread.start()
         time.sleep(0.2)
     for thread in threads:
         thread.join()
-    for question, answer in found.items():
-        assert answer.mcq.question == question
-        assert answer.probabilities == pytest.approx(alone[question].probabilities, abs=0.03)
-    assert len(found) == len(MCQS)
+    return found
+
+
+def test_many_askers_at_once_each_get_the_answer_to_their_own_question(service: Service) -> None:
+    alone = [service.answer(mcq, None) for mcq in MCQS]
+    together = at_once(service, MCQS)
+    for mcq, answer, expected in zip(MCQS, together, alone, strict=True):
+        assert answer.mcq == mcq
+        assert answer.probabilities == pytest.approx(expected.probabilities, abs=0.03)
     assert service.pace is not None
+
+
+def test_a_class_that_asks_the_same_question_gets_an_answer_each(service: Service) -> None:
+    assert [answer.mcq for answer in at_once(service, [MCQS[0]] * 5)] == [MCQS[0]] * 5
 
 
 def test_one_bad_question_costs_no_other_asker_the_answer(service: Service) -> None:
     bad = MCQ("word " * 9000, ("a", "b"))
-    results: list[Any] = []
-
-    def ask(mcq: MCQ) -> None:
-        try:
-            results.append(service.answer(mcq, None))
-        except UserError as error:
-            results.append(error)
-
-    with service.turns.turn():
-        threads = [threading.Thread(target=ask, args=(mcq,)) for mcq in (bad, MCQS[0])]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.2)
-    for thread in threads:
-        thread.join()
-    assert sorted(isinstance(result, UserError) for result in results) == [False, True]
+    assert [isinstance(one, UserError) for one in at_once(service, [bad, MCQS[0]])] == [True, False]
 
 
 def test_a_question_goes_before_a_batch() -> None:
