@@ -9,8 +9,8 @@ answered with the passages that a search of that course finds. The recipe's firs
 once for all books; from the others, the held-out book's questions and course are taken out. Runs that were stopped go on where
 they were.
 
-Variants: passages (as the card says, in the fastest number format), none (without passages), five (five passages), int8, nf4,
-letter (asked for letters). --untuned measures the recipe's model as it comes.
+Variants: passages (as the card says, in the fastest number format), none (without passages), three and five (so many passages),
+int8, nf4, letter (asked for letters). --untuned measures the recipe's model as it comes.
 
 Prints Markdown: accuracy in % with 95 % intervals for each book and variant, the mean over the books, McNemar's exact test
 against the first variant on the same questions, and the expected calibration error. The weight of the model's scores (one over
@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VARIANTS: dict[str, dict[str, Any]] = {
     "passages": {},
     "none": {"passages": 0},
+    "three": {"passages": 3},
     "five": {"passages": 5},
     "int8": {"quantize": "int8"},
     "nf4": {"quantize": "nf4"},
@@ -139,14 +140,13 @@ def _tuned(recipe: Path, data: Path, output: Path, book: str, base: str | None, 
     from training.recipe import Questions, load_recipe
 
     loaded = load_recipe(recipe)
-    held = Questions(file=Path("textbooks") / f"{book}.jsonl", course=book)
     stages = []
     for stage in loaded.stages[_first_with_course(loaded) :]:
         for name in ("data", "questions"):
             rows = getattr(stage, name, ())
             if any(isinstance(row, Questions) for row in rows):
                 kept = tuple(row for row in rows if row.course != book and (row.file is None or row.file.stem != book))
-                stage = stage.model_copy(update={name: kept, "held": (held,)})
+                stage = stage.model_copy(update={name: kept})
         stages.append(stage)
     _run(loaded.model_copy(update={"stages": tuple(stages)}), data, output / book, base, cores)
     return str(output / book / "model")

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -385,6 +386,9 @@ def _check(output: Path, resume: bool, settings: dict[str, Any] | None = None) -
     if settings is None:
         return
     before = _read_state(output)["settings"]
+    with suppress(ValueError):  # what cannot be read any more is another recipe
+        # Keys that recipes did not have yet when the run began stand at their defaults.
+        before["recipe"] = Recipe.model_validate(before["recipe"]).model_dump(mode="json")
     changed = [key for key in settings if settings[key] != before.get(key)]
     if changed:
         raise UserError(f"{output} holds a run with other settings ({', '.join(changed)}); choose another --output")

@@ -90,6 +90,11 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, material: Path, lm: Lang
         list(run(recipe, stopped, options, on_status=stop))
     with pytest.raises(UserError, match="already exists"):
         list(run(recipe, stopped, options))
+    # As if the run had begun before recipes could say a weight decay: it was the default.
+    state = json.loads((stopped / "run.json").read_text())
+    for stage in state["settings"]["recipe"]["stages"]:
+        del stage["fitting"]["weight_decay"]
+    (stopped / "run.json").write_text(json.dumps(state))
     with pytest.raises(UserError, match="other settings .max_steps"):
         list(run(recipe, stopped, Options(data=material, model=str(model), tokenizer=str(model), max_steps=1, resume=True)))
     again = Options(data=material, model=str(model), tokenizer=str(model), max_steps=2, resume=True)
