@@ -19,7 +19,7 @@ from assistant.quantization import (
     stored_quantization,
 )
 from ingest.errors import ModelError
-from ingest.hardware import pick_device, silence_transformers
+from ingest.hardware import limit_kernel_caches, pick_device, silence_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -138,6 +138,7 @@ def load_model(
 def _load(found: Located, quantize: Quantization, dtype: DtypeName) -> LanguageModel:
     from transformers import AutoModelForCausalLM
 
+    limit_kernel_caches()
     silence_transformers()
     register(found.folder)
     device = pick_device()

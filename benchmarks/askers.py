@@ -69,11 +69,14 @@ def main() -> None:
                 took.append(time.monotonic() - started)
 
     clients[0].predict(given.course, pasted[0], "", "", "", api_name="/ask")  # what is loaded once is loaded now
-    before = memory(given.pid)
+    grown = [memory(given.pid)]
     until = time.monotonic() + given.seconds
     threads = [threading.Thread(target=ask, args=(client, number)) for number, client in enumerate(clients)]
     for thread in threads:
         thread.start()
+    for _ in range(4):
+        time.sleep(given.seconds / 4)
+        grown.append(memory(given.pid))
     for thread in threads:
         thread.join()
     took.sort()
@@ -82,9 +85,9 @@ def main() -> None:
         p95 = took[min(len(took) - 1, int(0.95 * len(took)))]
         print(f"seconds: median {statistics.median(took):.2f}, 95th percentile {p95:.2f}, longest {took[-1]:.2f}")
         print(f"answers a second: {len(took) / given.seconds:.2f}")
-    after = memory(given.pid)
-    if before and after:
-        print(f"memory: {before:.0f} MB before, {after:.0f} MB after")
+    known = [f"{megabytes:.0f}" for megabytes in (*grown, memory(given.pid)) if megabytes]
+    if known:
+        print(f"memory in MB before, after each quarter, and in the end: {', '.join(known)}")
     for error in errors[:5]:
         print(error)
 

@@ -137,16 +137,21 @@ def _shared(recipe: Path, data: Path, output: Path) -> str | None:
 
 def _tuned(recipe: Path, data: Path, output: Path, book: str, base: str | None, cores: Sequence[int]) -> str:
     """Carry out the other stages without a book; returns the folder of the model."""
-    from training.recipe import Questions, load_recipe
+    from training.recipe import Questions, find, load_recipe
 
     loaded = load_recipe(recipe)
+
+    def placed(row: Questions) -> Questions:
+        """Name a file whole: some stand beside the recipe, of which another folder will hold a copy."""
+        return row if row.file is None else row.model_copy(update={"file": find(loaded, row.file, data, row.origin).resolve()})
+
     stages = []
     for stage in loaded.stages[_first_with_course(loaded) :]:
-        for name in ("data", "questions"):
+        for name in ("data", "held", "questions"):
             rows = getattr(stage, name, ())
             if any(isinstance(row, Questions) for row in rows):
-                kept = tuple(row for row in rows if row.course != book and (row.file is None or row.file.stem != book))
-                stage = stage.model_copy(update={name: kept})
+                kept = [row for row in rows if row.course != book and (row.file is None or row.file.stem != book)]
+                stage = stage.model_copy(update={name: tuple(placed(row) for row in kept)})
         stages.append(stage)
     _run(loaded.model_copy(update={"stages": tuple(stages)}), data, output / book, base, cores)
     return str(output / book / "model")

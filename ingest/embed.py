@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ingest.hardware import core_pool, pick_device, pick_dtype, silence_transformers
+from ingest.hardware import core_pool, limit_kernel_caches, pick_device, pick_dtype, silence_transformers
 from ingest.weights import packaged_file, verify_sha256
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def load_embedder() -> MiniLM:
     """Load the packaged embedder; raises ModelError where the package is missing or its weights are damaged."""
     weights = packaged_file(_PACKAGE, _WEIGHTS, install=_INSTALL)
     verify_sha256(weights, _SHA256, install=_INSTALL)
+    limit_kernel_caches()
     silence_transformers()
     from sentence_transformers import SentenceTransformer
 

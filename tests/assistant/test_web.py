@@ -49,6 +49,15 @@ def test_the_server_says_that_it_is_well_and_lets_nothing_from_elsewhere_in(clie
     assert page.headers["x-content-type-options"] == "nosniff"
 
 
+def test_a_proxy_with_tls_shows_the_page_under_a_path(home: Path) -> None:
+    forwarded = {"x-forwarded-proto": "https", "x-forwarded-host": "school.example"}
+    with TestClient(create_server(Service(never), root_path="/mcqa")) as client:
+        for path in ("/", "/mcqa/"):  # proxies take the prefix off, or leave it
+            page = client.get(path, headers=forwarded)
+            assert page.status_code == 200
+            assert '"root":"https://school.example/mcqa"' in page.text
+
+
 def test_texts_stay_texts_in_every_piece_of_html() -> None:
     for made in (
         notice(HOSTILE),
