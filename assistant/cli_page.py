@@ -12,13 +12,7 @@ users = typer.Typer(
     help="Say who may use the page: a file of names with hashed passwords, for `mcqa ui --auth FILE`.",
     no_args_is_help=True,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-@users.callback()
-def _root() -> None:
-    pass
 
 
 @users.command()

@@ -51,22 +51,20 @@ def main() -> None:
     took: list[float] = []
     errors: list[str] = []
     sent = count()
-    asked = 0
 
     def ask(client: Client, number: int) -> None:
-        nonlocal asked
         while time.monotonic() < until:
             question = pasted[(number + next(sent)) % len(pasted)]
             started = time.monotonic()
-            asked += 1
             try:
                 answer = client.predict(given.course, question, "", "", "", api_name="/ask")[0]
-                if '<div class="letter">' not in answer:
-                    errors.append(f"no letter: {answer[:200]}")
             except Exception as error:  # noqa: BLE001 -- counted, whatever it is
                 errors.append(f"{type(error).__name__}: {str(error)[:200]}")
-            else:
+                continue
+            if '<div class="letter">' in answer:
                 took.append(time.monotonic() - started)
+            else:
+                errors.append(f"no letter: {answer[:200]}")
 
     clients[0].predict(given.course, pasted[0], "", "", "", api_name="/ask")  # what is loaded once is loaded now
     grown = [memory(given.pid)]
@@ -80,6 +78,7 @@ def main() -> None:
     for thread in threads:
         thread.join()
     took.sort()
+    asked = len(took) + len(errors)
     print(f"{given.askers} askers, {given.seconds:.0f} s: {asked} asked, {len(took)} answered, {len(errors)} errors")
     if took:
         p95 = took[min(len(took) - 1, int(0.95 * len(took)))]

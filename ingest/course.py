@@ -81,10 +81,7 @@ class Course:
     @property
     def folder(self) -> Path:
         """The folder of material that the course follows."""
-        folder = Path(self._store.meta()["folder"])
-        own = self.material
-        # A course that was renamed took its uploads along.
-        return own if folder.name == own.name and folder.parent.parent == own.parent.parent and own.is_dir() else folder
+        return self._store.folder / self._store.meta()["folder"]
 
     @property
     def material(self) -> Path:
@@ -214,10 +211,7 @@ class Course:
         if renamed._store.folder.exists() and not renamed._store.folder.samefile(self._store.folder):
             raise CourseError(f"there is a course or a folder '{name}' already; choose another name")
         with self._locked():
-            folder = self.folder
-            moved = renamed.material if folder == self.material else folder
             self._store.move(renamed._store.folder)
-            renamed._store.set_meta("folder", str(moved))
         for file in ("lock", "lock.json"):
             (renamed._store.folder / file).unlink(missing_ok=True)
         return renamed
@@ -274,10 +268,10 @@ class Course:
                     f'mcqa index "{folder}" --course "{self.name}" --yes'
                 )
             if new:
-                self._store.create({**self._identity(), "folder": str(folder)})
+                self._store.create({**self._identity(), "folder": self._recorded(folder)})
                 plan = self._planned(material, retry, options)
-            elif self.folder != folder:
-                self._store.set_meta("folder", str(folder))
+            elif self._store.meta()["folder"] != self._recorded(folder):
+                self._store.set_meta("folder", self._recorded(folder))
             report = apply_plan(
                 self._store, material, plan, options, self.settings, self._embedder, self._identity(), on_progress
             )
@@ -297,6 +291,10 @@ class Course:
             with suppress(ValueError, KeyError):
                 return SplitSettings.model_validate_json(self._store.meta()["settings"])
         return self._settings or SplitSettings()
+
+    def _recorded(self, folder: Path) -> str:
+        """Return how the index remembers a folder: that of the uploads from the index, with which it moves."""
+        return self.material.name if folder == self.material.resolve() else str(folder)
 
     def _planned(self, material: Material, retry: bool, options: ReadOptions) -> SyncPlan:
         return make_plan(material, {record.path: record for record in self.documents()}, options, retry)
@@ -350,13 +348,13 @@ class Course:
             if meta.get(key) != expected:
                 raise IndexMismatchError(
                     f"course '{self.name}' was indexed with {words[key]} {meta.get(key)}, but this is {expected}; "
-                    f'rebuild it: mcqa index "{meta.get("folder", "FOLDER")}" --course "{self.name}" --rebuild'
+                    f'rebuild it: mcqa index "{self.folder}" --course "{self.name}" --rebuild'
                 )
 
     def _check_folder(self, folder: Path, material: Material) -> None:
         """Check that the index is this folder's: the one it follows, the same moved, or a copy of it."""
         followed = self.folder
-        if followed == folder:
+        if followed.resolve() == folder:
             return
         here = {name: material.key(name) for name in material.files}
         is_copy = here == {record.path: record.content for record in self.documents()}

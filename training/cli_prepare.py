@@ -20,7 +20,6 @@ prepare = typer.Typer(
     help="Make training data: read, filter and split it, with a card that says what it is.",
     no_args_is_help=True,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 _SHOWN = 5  # bad rows that are named on the terminal

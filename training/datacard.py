@@ -41,9 +41,8 @@ def write(
     """Write each part as `PART.jsonl`, with `card.json` and `card.md`, to the folder `output`; returns the card.
 
     The rows hold `prompt`, `chosen` and `rejected` and nothing else, as lists of messages: a trainer takes other columns for
-    something they are not. `more` is added to the card, and `beside` are files
-    by name that go into the folder as well. The folder appears whole or not at all; one that is there is replaced. Raises
-    UserError where it cannot be written.
+    something they are not. `more` is added to the card, and `beside` are files by name that go into the folder as well. The
+    folder appears whole or not at all; one that is there is replaced. Raises UserError where it cannot be written.
     """
     output = output.resolve()  # "." has no name to give the folder that takes its place
     files = {f"{name}.jsonl": "".join(map(_line, pairs)).encode() for name, pairs in prepared.parts.items()}

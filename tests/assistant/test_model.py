@@ -14,7 +14,7 @@ from ingest.hardware import cpu_has_bf16
 
 
 def test_the_embedded_model_is_converted_once_and_loaded(lm: LanguageModel, home: Path) -> None:
-    (converted,) = (home / "models").iterdir()
+    (converted,) = (home / "models").glob(f"{EMBEDDED}-*")
     files = {path.name: path.stat().st_mtime_ns for path in converted.iterdir()}
     assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in files)
     again = load_model(EMBEDDED, on_status=pytest.fail)
