@@ -1,39 +1,38 @@
 """Assistant: retrieve passages, prompt the model, score the options → Answer."""
 
-import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from assistant.card import ScoringKind
 from assistant.debias import averaged, letter_priors, rotated, shifts
+from assistant.evidence import Kinds, gather, is_negated
 from assistant.mcq import MCQ
 from assistant.model import LanguageModel
 from assistant.prompt import Prompt, render
 from assistant.scoring import OptionScores, check_window, encode, score
 from ingest.course import Course, Hit
 from ingest.errors import ModelError, UserError
+from ingest.words import sentences
 
 TOGETHER = 16  # questions that are best read together: enough for long rows, and soon done
 LITTLE_MASS = 0.1  # of all letters together: below it, a model does not follow the prompt
 # From this relevance of the best on, passages are shown: with one below 0.2 they gain nothing, from 0.4 on they do
 # (docs/log.md). Below 0.5 a course probably holds nothing about a question, but showing it costs little.
 _SHOWN = 0.3
-_SENTENCE = re.compile(r"(?<=[.!?…。！？])\s+|\n+")
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What an answer's probabilities are made of, one number for each option, in nats up to a constant.
 
-    `model` is the model's own score over its temperature. `lexical` and `dense` are the evidence: the best score that question
-    and option together reach in the course, by words (BM25) and by meaning (cosine); empty where it was not looked for.
+    `model` is the model's own score over its temperature. `evidence` is what else speaks for an option, by kind
+    (assistant.evidence); empty where it was not looked for. It counts by the weights of the model's card.
     """
 
     model: tuple[float, ...]
-    lexical: tuple[float, ...] = ()
-    dense: tuple[float, ...] = ()
+    evidence: Kinds = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,6 @@ class Answer:
 
     def to_json(self) -> dict[str, Any]:
         """Return what a script needs, in types that JSON knows."""
-        evidence = {"lexical": self.parts.lexical, "dense": self.parts.dense}
         return {
             "id": self.mcq.id,
             "question": self.mcq.question,
@@ -85,7 +83,7 @@ class Answer:
             "scoring": self.scoring,
             "letter_mass": None if self.letter_mass is None else round(self.letter_mass, 6),
             "scores": [round(value, 5) for value in self.parts.model],
-            "evidence": {kind: [round(value, 5) for value in values] for kind, values in evidence.items() if values},
+            "evidence": {kind: [round(value, 5) for value in values] for kind, values in self.parts.evidence.items()},
             "warnings": list(self.warnings),
             "seconds": round(self.seconds, 3),
         }
@@ -111,8 +109,7 @@ class _Prepared:
     mcq: MCQ
     hits: list[Hit]
     warnings: list[str]
-    lexical: tuple[float, ...]
-    dense: tuple[float, ...]
+    evidence: Kinds
     seconds: float
 
 
@@ -195,22 +192,22 @@ class Assistant:
         """Return how much each source of `answer` moved the probability of its letter, by asking again without it."""
         chosen = answer.mcq.letters.index(answer.letter)
         hits = list(answer.sources)
-        sentences = [[part for part in _SENTENCE.split(hit.passage.text) if part.strip()] for hit in hits]
+        parts_of = [sentences(hit.passage.text) for hit in hits]
         variants: list[list[Hit]] = []
         for place, hit in enumerate(hits):
             variants.append([*hits[:place], *hits[place + 1 :]])
-            for sentence in sentences[place]:
+            for sentence in parts_of[place]:
                 shorter = replace(hit, passage=replace(hit.passage, text=hit.passage.text.replace(sentence, "", 1).strip()))
                 variants.append([*hits[:place], shorter, *hits[place + 1 :]])
         scored = iter(self._scored([answer.mcq] * len(variants), variants, examples))
 
         def drop() -> float:
             own = next(scored)[1]
-            fused = self._fused(own, answer.parts.lexical, answer.parts.dense)
+            fused = self._fused(answer.mcq, own, answer.parts.evidence)
             return answer.probabilities[chosen] - OptionScores(fused).probabilities()[chosen]
 
         found = []
-        for hit, parts in zip(hits, sentences, strict=True):
+        for hit, parts in zip(hits, parts_of, strict=True):
             whole = drop()
             drops = [(drop(), sentence) for sentence in parts]
             most, sentence = max(drops, default=(0.0, ""), key=lambda pair: pair[0])
@@ -261,11 +258,8 @@ class Assistant:
         if hits and self.course is not None and all(hit.relevance < _SHOWN for hit in hits):
             hits = []
             warnings.append(f"the course {self.course.name} seems to hold nothing about this; answered without it")
-        lexical: tuple[float, ...] = ()
-        dense: tuple[float, ...] = ()
-        if self.course is not None and (evidence or self.fusion.is_used):
-            lexical, dense = self.course.evidence(mcq.question, mcq.options)
-        return _Prepared(mcq, hits, warnings, lexical, dense, time.perf_counter() - started)
+        found = gather(self.course, mcq) if self.course is not None and (evidence or self.fusion.is_used) else {}
+        return _Prepared(mcq, hits, warnings, found, time.perf_counter() - started)
 
     def _scored(
         self, mcqs: Sequence[MCQ], hits: Sequence[Sequence[Hit]], examples: Sequence[MCQ]
@@ -298,11 +292,16 @@ class Assistant:
             return scores
         return replace(scores, scores=tuple(value - p for value, p in zip(scores.scores, prior, strict=True)))
 
-    def _fused(self, own: tuple[float, ...], lexical: Sequence[float], dense: Sequence[float]) -> tuple[float, ...]:
-        if not (lexical and dense):
+    def _fused(self, mcq: MCQ, own: tuple[float, ...], evidence: Kinds) -> tuple[float, ...]:
+        if not evidence or not self.fusion.is_used:
             return own
-        weights = self.fusion
-        return tuple(s + weights.lexical * a + weights.dense * b for s, a, b in zip(own, lexical, dense, strict=True))
+        negated = is_negated(mcq.question)
+        weights = self.fusion.negated if negated else self.fusion.usual
+        factor = self.fusion.negated_model if negated else 1.0
+        return tuple(
+            factor * score + sum(weight * evidence[kind][place] for kind, weight in weights.items())
+            for place, score in enumerate(own)
+        )
 
     def _answer(
         self, item: _Prepared, own: tuple[float, ...], scores: tuple[float, ...], mass: float | None, seconds: float
@@ -315,7 +314,7 @@ class Assistant:
             )
         probabilities = own
         if self.fusion.is_used:
-            probabilities = OptionScores(self._fused(scores, item.lexical, item.dense)).probabilities()
+            probabilities = OptionScores(self._fused(item.mcq, scores, item.evidence)).probabilities()
         return Answer(
             mcq=item.mcq,
             letter=item.mcq.letters[probabilities.index(max(probabilities))],
@@ -326,7 +325,7 @@ class Assistant:
             letter_mass=mass,
             warnings=tuple(warnings),
             seconds=item.seconds + seconds,
-            parts=Parts(scores, item.lexical, item.dense),
+            parts=Parts(scores, item.evidence),
         )
 
 

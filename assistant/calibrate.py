@@ -1,16 +1,19 @@
 """Keyed questions → a card by which 70 % means 70 %: temperature, weights of the retrieval's evidence, letter priors."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 
-from assistant.answer import TOGETHER, Answer, Assistant
-from assistant.card import Card, Fusion
+from assistant.answer import TOGETHER, Answer, Assistant, Parts
+from assistant.card import Card, EvidenceKind, Fusion
+from assistant.evidence import is_negated
 from assistant.mcq import MCQ
 from assistant.stats import expected_calibration_error
 from ingest.errors import UserError
 
+EVIDENCE: tuple[EvidenceKind, ...] = get_args(EvidenceKind)
 _FEWEST = 30  # questions; from fewer, a temperature is hardly more than a guess
 _FOLDS = 5
 _PRIOR_SAMPLE = 40  # questions whose options are seen in every place; the priors settle within some dozens
@@ -36,8 +39,9 @@ def calibrate(
 ) -> Calibration:
     """Learn a card for the assistant's model and scoring from questions with keys.
 
-    The model's scores and, with a course, the evidence of retrieval are features of a conditional logit; evidence is kept only
-    if it lowers the log loss of questions that were held out. Under letter scoring the letters' priors are estimated first.
+    The model's scores and, with a course, the evidence of retrieval are features of a conditional logit. Evidence, and weights
+    of their own for questions that ask for what is not so, are kept only if they lower the log loss of questions that were held
+    out. Under letter scoring the letters' priors are estimated first.
     Questions that exceed the model's window do not count. Raises UserError on too few questions with keys.
     """
     keyed = [mcq for mcq in mcqs if mcq.answer is not None]
@@ -59,27 +63,55 @@ def calibrate(
             f"calibrating takes at least {_FEWEST}: give shorter questions, or another --model"
         )
     # The parts are scores over the temperature they were asked with: back to plain scores.
-    features = [
-        np.column_stack([
-            np.asarray(answer.parts.model) * assistant.temperature,
-            *([answer.parts.lexical, answer.parts.dense] if answer.parts.lexical else []),
-        ])
-        for answer in answers
-    ]  # fmt: skip
+    parts = [replace(a.parts, model=tuple(s * assistant.temperature for s in a.parts.model)) for a in answers]
     keys = np.array([answer.mcq.letters.index(answer.mcq.answer or "") for answer in answers], dtype=np.int64)
-    plain = [rows[:, :1] for rows in features]
-    own, with_evidence = _held_out(plain, keys), _held_out(features, keys)
-    helps = features[0].shape[1] > 1 and _log_loss(with_evidence, keys) < _log_loss(own, keys)
-    weights = fit(features if helps else plain, keys)
-    fusion = Fusion(lexical=float(weights[1]), dense=float(weights[2])) if helps else Fusion()
-    card = card.model_copy(update={"temperature": 1 / max(float(weights[0]), 1 / _HOTTEST), "fusion": fusion})
-    before, after = [np.asarray(answer.probabilities) for answer in answers], with_evidence if helps else own
+    has_evidence = assistant.course is not None
+    asked = [answer.mcq.question for answer in answers]
+    ways = [(False, False), (True, False), (True, True)] if has_evidence else [(False, False)]
+    by_way = {way: [features(*pair, *way) for pair in zip(asked, parts, strict=True)] for way in ways}
+    judged = {way: _held_out(rows, keys) for way, rows in by_way.items()}
+    best = min(ways, key=lambda way: _log_loss(judged[way], keys))
+    weights = fit(by_way[best], keys)
+    card = card.model_copy(update={"temperature": 1 / _trust(weights), "fusion": fusion(weights)})
+    before, after = [np.asarray(answer.probabilities) for answer in answers], judged[best]
     return Calibration(
         card, len(keys),
         right=(_right(before, keys), _right(after, keys)),
         log_loss=(_log_loss(before, keys), _log_loss(after, keys)),
         error=(_error(before, keys), _error(after, keys)),
     )  # fmt: skip
+
+
+def features(question: str, parts: Parts, evidence: bool = True, negation: bool = True) -> np.ndarray:
+    """Return what an option's score is made of, shape (options, features): first the model's own score, then the evidence.
+
+    With `negation` each stands there twice, for questions put the usual way and for those that ask for what is not so, one of
+    the two being zero.
+    """
+    kinds = [parts.evidence[kind] for kind in EVIDENCE] if evidence else []
+    rows = np.column_stack([parts.model, *kinds])
+    if not negation:
+        return rows
+    negated = is_negated(question)
+    return np.concatenate([rows * (not negated), rows * negated], axis=1)
+
+
+def fusion(weights: np.ndarray) -> Fusion:
+    """Return for a card what `fit` found for `features`, beside the model's own weight."""
+    width = 1 + len(EVIDENCE)
+    if len(weights) < width:
+        return Fusion()
+
+    def named(values: np.ndarray) -> dict[EvidenceKind, float]:
+        return {kind: round(float(value), 4) for kind, value in zip(EVIDENCE, values, strict=True)}
+
+    usual, negated = named(weights[1:width]), named(weights[-width:][1:])
+    return Fusion(usual=usual, negated=negated, negated_model=round(float(weights[-width]) / _trust(weights), 4))
+
+
+def _trust(weights: np.ndarray) -> float:
+    """Return what the model's own score weighs; a little even where it tells nothing."""
+    return max(float(weights[0]), 1 / _HOTTEST)
 
 
 def fit(features: Sequence[np.ndarray], keys: np.ndarray) -> np.ndarray:

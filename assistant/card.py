@@ -10,24 +10,27 @@ from ingest.errors import ModelError
 CARD_FILE = "mcqa.json"
 ScoringKind = Literal["letter", "cloze"]
 Normalization = Literal["sum", "token", "byte", "pmi"]
+EvidenceKind = Literal["passage", "sentence", "nearby", "sums_up"]
 
 
 class Fusion(BaseModel):
-    """What the evidence of retrieval weighs beside a model's own scores; 0 where it does not help.
+    """What the evidence of retrieval weighs beside a model's own scores; empty where it does not help.
 
-    An option's score is its own divided by the card's temperature, plus each of these times the best score of that kind that
-    question and option together reach in the course.
+    An option's score is its own divided by the card's temperature, plus each kind of evidence (assistant.evidence) times its
+    weight. A question that asks for what is not so ("Which is NOT ...") has weights of its own, `negated`, under which the
+    model's own score is multiplied by `negated_model` as well.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    lexical: float = 0.0
-    dense: float = 0.0
+    usual: dict[EvidenceKind, float] = Field(default_factory=dict)
+    negated: dict[EvidenceKind, float] = Field(default_factory=dict)
+    negated_model: float = 1.0
 
     @property
     def is_used(self) -> bool:
         """Whether evidence counts at all."""
-        return bool(self.lexical or self.dense)
+        return bool(self.usual or self.negated)
 
 
 class Measured(BaseModel):

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -53,11 +54,15 @@ class Turns:
 class _GivesWay(Assistant):
     """An assistant for long work: it reads a few prompts at a time and lets those go first who wait for one answer.
 
-    Before each few, `wanted` is asked whether to go on; where it says no, Unwanted is raised.
+    Before each few, `wanted` is asked whether to go on; where it says no, Unwanted is raised. `reader` computes.
     """
 
     turns: Turns
+    reader: ThreadPoolExecutor
     wanted: Callable[[], bool] = staticmethod(lambda: True)
+
+    def _prepared(self, mcq: MCQ, examples: Sequence[MCQ], evidence: bool) -> Any:
+        return self.reader.submit(super()._prepared, mcq, examples, evidence).result()
 
     def _scored(self, mcqs: Sequence[MCQ], hits: Any, examples: Any) -> list[Any]:
         found: list[Any] = []
@@ -66,7 +71,7 @@ class _GivesWay(Assistant):
                 raise Unwanted
             few = slice(start, start + _FEW)
             with self.turns.turn(asks=False):
-                found += super()._scored(mcqs[few], hits[few], examples)
+                found += self.reader.submit(super()._scored, mcqs[few], hits[few], examples).result()
         return found
 
 
@@ -93,6 +98,8 @@ class Service:
     load: Callable[[str | None], LanguageModel]
     users: Users | None = None
     turns: Turns = field(default_factory=Turns)
+    # All reading is done by one thread: each that computes keeps memory of its own for it, and visitors come in by dozens.
+    _reader: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "mcqa-reader"))
     _lm: LanguageModel | None = None
     _waiting: deque[_Waiting] = field(default_factory=deque)
     _loading: threading.RLock = field(default_factory=threading.RLock)
@@ -161,7 +168,8 @@ class Service:
     def _answer(self, together: Sequence[_Waiting]) -> None:
         try:
             started = time.perf_counter()
-            results = self.assistant(together[0].course).answer_many([one.mcq for one in together])
+            assistant = self.assistant(together[0].course)
+            results = self._reader.submit(assistant.answer_many, [one.mcq for one in together]).result()
             self._paces.append((time.perf_counter() - started) / len(together))
         except BaseException as error:  # noqa: BLE001 -- everyone who waited is told, each in a thread of its own
             for one in together:
@@ -173,7 +181,7 @@ class Service:
     def patient(self, course: str | None, wanted: Callable[[], bool] = lambda: True) -> Assistant:
         """Return an assistant for long work, which lets questions go first and raises Unwanted once `wanted` says no."""
         made = _GivesWay(self.lm(), Course.open(course) if course else None)
-        made.turns, made.wanted = self.turns, wanted
+        made.turns, made.reader, made.wanted = self.turns, self._reader, wanted
         return made
 
     def is_staff(self, request: gr.Request | None) -> bool:

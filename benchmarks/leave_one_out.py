@@ -194,15 +194,15 @@ def _answer(data: Path, book: str, model: str, name: str, result: str) -> None:
     for start in range(0, len(mcqs), TOGETHER):
         block = mcqs[start : start + TOGETHER]
         for mcq, answer in zip(block, assistant.answer_many(block, evidence=name == "passages"), strict=True):
+            asked = {"id": mcq.id, "question": mcq.question, "key": mcq.answer}
             if isinstance(answer, Answer):
-                rows.append({"key": mcq.answer, "id": mcq.id, "seconds": answer.seconds, **asdict(answer.parts)})
+                rows.append({**asked, "seconds": answer.seconds, **asdict(answer.parts)})
             else:
-                rows.append({"key": mcq.answer, "id": mcq.id, "seconds": 0.0, "error": str(answer)})
+                rows.append({**asked, "seconds": 0.0, "error": str(answer)})
     Path(result).write_text(json.dumps(rows), encoding="utf-8")
 
 
 Rows = list[dict[str, Any]]
-KINDS = ("model", "lexical", "dense")
 
 
 def _tell(output: Path, books: Sequence[str], wanted: Sequence[str], *, untuned: bool) -> None:
@@ -211,9 +211,10 @@ def _tell(output: Path, books: Sequence[str], wanted: Sequence[str], *, untuned:
 
     folder = {book: output / ("untuned" if untuned else book) for book in books}
     found = {name: {book: _read(folder[book] / f"{book}-{name}.json") for book in books} for name in wanted}
-    judged = {name: _judged(found[name], KINDS[:1]) for name in wanted}
+    judged = {name: _judged(found[name], False, False) for name in wanted}
     if len(books) > 1 and "passages" in wanted:
-        judged["passages and evidence"] = _judged(found["passages"], KINDS)
+        judged["passages and evidence"] = _judged(found["passages"], True, False)
+        judged["with negation"] = _judged(found["passages"], True, True)
     first = next(iter(judged))
     rows = []
     for name, (right, confidences, weights) in judged.items():
@@ -231,7 +232,7 @@ def _tell(output: Path, books: Sequence[str], wanted: Sequence[str], *, untuned:
             stats.percent_with_interval(sum(every), len(every)),
             "" if name == first else f"{points}, p = {stats.mcnemar_exact(gained, lost):.3g}",
             f"{error:.3f} ({around[0]:.3f}-{around[1]:.3f})" if len(books) > 1 else "",
-            ", ".join(f"{kind} {weight:.3g}" for kind, weight in zip(KINDS, weights, strict=False)),
+            ", ".join(f"{weight:.3g}" for weight in weights),
             f"{sum(times) / len(times):.3f}" if times else "",
         ])  # fmt: skip
     against = f"against {first}, points"
@@ -247,36 +248,38 @@ def _read(path: Path) -> Rows:
     return rows
 
 
-def _judged(found: dict[str, Rows], kinds: Sequence[str]) -> tuple[dict[str, list[bool]], list[float], list[float]]:
-    """Return which answers are right, how sure all are, and the weights of `kinds` that fit all books.
+def _judged(found: dict[str, Rows], evidence: bool, negation: bool) -> tuple[dict[str, list[bool]], list[float], list[float]]:
+    """Return which answers are right, how sure all are, and the weights of their features that fit all books.
 
     The weights by which a book is judged were fitted on the others; an unanswered question is wrong, and not sure.
     """
     import numpy as np
 
-    from assistant.calibrate import fit
+    from assistant.answer import Parts
+    from assistant.calibrate import features, fit
 
-    def features(books: Sequence[str]) -> tuple[list[Any], Any]:
+    def inputs(row: dict[str, Any]) -> Any:
+        return features(row["question"], Parts(row["model"], row["evidence"]), evidence, negation)
+
+    def known(books: Sequence[str]) -> tuple[list[Any], Any]:
         rows = [row for book in books for row in found[book] if "error" not in row]
-        return [np.column_stack([row[kind] for kind in kinds]) for row in rows], np.array(
-            ["ABCDEFGHIJ".index(row["key"]) for row in rows]
-        )
+        return [inputs(row) for row in rows], np.array(["ABCDEFGHIJ".index(row["key"]) for row in rows])
 
     right: dict[str, list[bool]] = {}
     confidences: list[float] = []
     for book, rows in found.items():
-        weights = fit(*features([other for other in found if other != book or len(found) == 1]))
+        weights = fit(*known([other for other in found if other != book or len(found) == 1]))
         right[book] = []
         for row in rows:
             if "error" in row:
                 right[book].append(False)
                 confidences.append(0.0)
                 continue
-            scores = np.column_stack([row[kind] for kind in kinds]) @ weights
+            scores = inputs(row) @ weights
             powers = np.exp(scores - scores.max())
             right[book].append(int(scores.argmax()) == "ABCDEFGHIJ".index(row["key"]))
             confidences.append(float((powers / powers.sum()).max()))
-    return right, confidences, [float(weight) for weight in fit(*features(list(found)))]
+    return right, confidences, [float(weight) for weight in fit(*known(list(found)))]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from ingest.errors import CourseError, IndexMismatchError, did_you_mean
 from ingest.home import ensure_folder, home, write_atomically
 from ingest.pageimage import PageImage, render_page
 from ingest.read import ReadOptions
-from ingest.search import METHODS, Index, evidence, for_each_option, relevances, without_near_duplicates
+from ingest.search import METHODS, Evidence, Index, evidence, for_each_option, relevances, without_near_duplicates
 from ingest.store import EVERYTHING, DocumentRecord, Filter, Passage, Store
 from ingest.sync import Material, Progress, SyncPlan, SyncReport, apply_plan, check_folder, find_material, make_plan
 
@@ -177,8 +177,8 @@ class Course:
         """Return for each option the `limit` best passages for question and option together."""
         return [self.search(f"{question}\n{option}", limit, method=method) for option in options]
 
-    def evidence(self, question: str, options: Sequence[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return for each option the best score of a passage for question and option: by words, and by meaning."""
+    def evidence(self, question: str, options: Sequence[str]) -> Evidence:
+        """Return what the course's passages say for each option of a question."""
         return evidence(Index(self._store, self._embedder()), question, options)
 
     def as_retriever(self, **search: Any) -> "CourseRetriever":

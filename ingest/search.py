@@ -1,7 +1,8 @@
 """Ways to find passages: by meaning, by words, or by both. All are functions of one type."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeAlias
@@ -10,7 +11,7 @@ import numpy as np
 
 from ingest.embed import Embedder
 from ingest.store import EVERYTHING, Filter, Passage, Store
-from ingest.words import search_terms, terms
+from ingest.words import search_terms, sentences, terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +108,69 @@ def for_each_option(
     return [*(pair for pair in fused[:limit] if pair not in given_up), *missing, *given_up, *rest]
 
 
-def evidence(index: Index, question: str, options: Sequence[str]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return for each option the best score of a passage for question + option: by words (BM25) and by meaning (cosine).
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What an index says for each option of a question, one number an option; without any language model.
 
-    An option that the index says most about is often the right one, without any language model.
+    `passage`: how near the nearest passage is to question and option (cosine similarity), and 0.3 times the share of the
+    question's words in it times that of the option's. `sentence`: the best BM25 score of a sentence for question and option.
+    `nearby`: the largest share of the option's words in one of the five passages that are nearest to the question alone.
+    Shares count words by their rarity in the index.
     """
+
+    passage: tuple[float, ...]
+    sentence: tuple[float, ...]
+    nearby: tuple[float, ...]
+
+
+_EACH = 10  # passages that each way of search gives for an option
+_ABOUT, _NEARBY = 20, 5  # passages about the question that are looked at, and those that count as near
+_COVERED = 0.3
+_K1, _B = 1.2, 0.75  # BM25 as in SQLite's FTS5
+
+
+def evidence(index: Index, question: str, options: Sequence[str]) -> Evidence:
+    """Return what speaks for each option in the passages that question and options find."""
     queries = [f"{question}\n{option}" for option in options]
-    index.embed_all(queries)
-    by_words = [next((found for _, found in lexical(index, query, 1)), 0.0) for query in queries]
-    by_meaning = [next((found for _, found in dense(index, query, 1)), 0.0) for query in queries]
-    return tuple(by_words), tuple(by_meaning)
+    index.embed_all([question, *queries])
+    about = [id_ for id_, _ in hybrid(index, question, _ABOUT)]
+    found = [id_ for query in queries for method in (dense, lexical) for id_, _ in method(index, query, _EACH)]
+    passages = index.store.passages(list(dict.fromkeys([*about, *found])))
+    asked = set(terms(question))
+    # What an option adds to the question; of one that only repeats its words, all of them.
+    added = [words - asked or words for words in (set(terms(option)) for option in options)]
+    rarity = _rarities(index.store, asked.union(*added))
+
+    def covered(words: set[str], text: Collection[str]) -> float:
+        whole = sum(rarity[word] for word in words)
+        return sum(rarity[word] for word in words if word in text) / whole if whole else 0.0
+
+    parts_of = {id_: [Counter(terms(part)) for part in sentences(passage.text)] for id_, passage in passages.items()}
+    words_of = {id_: set().union(*parts) for id_, parts in parts_of.items()}
+    parts = [part for of_one in parts_of.values() for part in of_one]
+    mean = sum(part.total() for part in parts) / max(1, len(parts))
+
+    def bm25(words: set[str], part: Counter[str]) -> float:
+        penalty = _K1 * (1 - _B + _B * part.total() / mean)
+        return sum(rarity[w] * part[w] * (_K1 + 1) / (part[w] + penalty) for w in words if w in part)
+
+    near = index.store.similarities(np.stack([index.embed(query) for query in queries]), list(passages))
+    repeated = {id_: covered(asked, words) for id_, words in words_of.items()}
+    closest = [words_of[id_] for id_ in about[:_NEARBY] if id_ in words_of]
+    return Evidence(
+        passage=tuple(
+            max((float(near[id_][n]) + _COVERED * repeated[id_] * covered(words, words_of[id_]) for id_ in near), default=0.0)
+            for n, words in enumerate(added)
+        ),
+        sentence=tuple(max((bm25(asked | words, part) for part in parts), default=0.0) for words in added),
+        nearby=tuple(max((covered(words, text) for text in closest), default=0.0) for words in added),
+    )
+
+
+def _rarities(store: Store, words: Collection[str]) -> dict[str, float]:
+    """Return for each word how rarely it stands in a passage: BM25's inverse document frequency, never negative."""
+    total, counts = store.frequencies(list(words))
+    return {word: math.log(1 + (total - counts.get(word, 0) + 0.5) / (counts.get(word, 0) + 0.5)) for word in words}
 
 
 def signals(index: Index, query: str, passages: Sequence[Passage]) -> list[tuple[float, float]]:
@@ -127,7 +181,7 @@ def signals(index: Index, query: str, passages: Sequence[Passage]) -> list[tuple
     words = search_terms(query)
     if not passages or not words:
         return [(0.0, 0.0)] * len(passages)
-    similarity = index.store.similarities(index.embed(query), [passage.id for passage in passages])
+    similarity = index.store.similarities(index.embed(query)[None], [passage.id for passage in passages])
     total, counts = index.store.frequencies(words)
     weights = {word: math.log1p(total / (1 + counts.get(word, 0))) for word in words}
     whole = sum(weights.values())
@@ -135,7 +189,7 @@ def signals(index: Index, query: str, passages: Sequence[Passage]) -> list[tuple
     for passage in passages:
         present = set(terms(passage.text))
         covered = sum(weight for word, weight in weights.items() if word in present) / whole
-        results.append((similarity.get(passage.id, 0.0), covered))
+        results.append((float(similarity[passage.id][0]) if passage.id in similarity else 0.0, covered))
     return results
 
 

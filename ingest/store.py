@@ -344,8 +344,8 @@ class Store:
                 found.update(zip((texts[id_] for id_ in result["ids"]), held, strict=True))
         return found
 
-    def similarities(self, vector: np.ndarray, ids: Sequence[str]) -> dict[str, float]:
-        """Return the cosine similarity to `vector` of each of the passages `ids` that has a vector."""
+    def similarities(self, vectors: np.ndarray, ids: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return the cosine similarities to `vectors`, shape (n, dimension), of each passage among `ids` that has a vector."""
         if not ids:
             return {}
         with self._chroma() as collection:
@@ -353,8 +353,8 @@ class Store:
         if not result["ids"]:
             return {}
         stored = np.asarray(result["embeddings"], dtype=np.float32)
-        norms = np.linalg.norm(stored, axis=1) * float(np.linalg.norm(vector))
-        return dict(zip(result["ids"], (stored @ vector / np.maximum(norms, 1e-12)).tolist(), strict=True))
+        norms = np.linalg.norm(stored, axis=1)[:, None] * np.linalg.norm(vectors, axis=1)
+        return dict(zip(result["ids"], stored @ vectors.T / np.maximum(norms, 1e-12), strict=True))
 
     def lexical(self, query: str, limit: int, where: Filter) -> list[tuple[str, float]]:
         """Return up to `limit` (passage id, BM25 score), best first; passages that share no word with `query` are left out."""

@@ -18,6 +18,7 @@ STOP_WORDS = frozenset(_STOP_TEXT.split())
 # Scripts written without spaces: a run of them is no word. Pairs of characters serve as words, as is usual for CJK search.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 _WORD = re.compile(rf"[{_UNSPACED}]+|[^\W{_UNSPACED}]+")
+_SENTENCE_END = re.compile(r"(?<=[.!?…。！？])\s+|\n+")
 _UNSPACED_RUN = re.compile(rf"[{_UNSPACED}]")
 
 
@@ -29,6 +30,11 @@ def terms(text: str) -> list[str]:
     """
     words = [part for word in _WORD.findall(text.lower()) for part in _parts(word)]
     return [_lemma(word) for word in words if word not in STOP_WORDS] or [_lemma(word) for word in words]
+
+
+def sentences(text: str) -> list[str]:
+    """Return the sentences of `text`, in order; a line's end ends one, too."""
+    return [part for part in _SENTENCE_END.split(text) if part.strip()]
 
 
 def search_terms(text: str) -> list[str]:

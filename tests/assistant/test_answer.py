@@ -3,12 +3,13 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from assistant.answer import Answer, Assistant
-from assistant.card import Fusion, ScoringKind
+from assistant.card import EvidenceKind, Fusion, ScoringKind
 from assistant.debias import rotated, unrotated
 from assistant.formats import read_mcqs
 from assistant.mcq import MCQ
@@ -147,15 +148,20 @@ def test_permutations_leave_no_say_to_the_order(lm: LanguageModel) -> None:
 
 
 def test_evidence_counts_by_the_weight_that_the_card_gives_it(lm: LanguageModel, operating_systems: Course) -> None:
-    card = lm.card.model_copy(update={"fusion": Fusion(lexical=10.0)})
-    heavy = Assistant(dataclasses.replace(lm, card=card), operating_systems).answer(QUESTION)
-    assert len(heavy.parts.lexical) == len(heavy.parts.dense) == 4
-    assert heavy.letter == "ABCD"[heavy.parts.lexical.index(max(heavy.parts.lexical))]
+    card = lm.card.model_copy(update={"fusion": Fusion(usual={"sentence": 10.0}, negated={"sentence": -10.0})})
+    assistant = Assistant(dataclasses.replace(lm, card=card), operating_systems)
+    heavy = assistant.answer(QUESTION)
+    evidence = heavy.parts.evidence
+    assert {kind: len(values) for kind, values in evidence.items()} == dict.fromkeys(get_args(EvidenceKind), 4)
+    assert heavy.letter == "ABCD"[evidence["sentence"].index(max(evidence["sentence"]))]
     assert sum(heavy.probabilities) == pytest.approx(1)
     light = Assistant(lm, operating_systems).answer(QUESTION)
-    assert light.parts.lexical == ()
+    assert light.parts.evidence == {}
     assert heavy.parts.model == pytest.approx(light.parts.model, abs=0.05)
-    assert heavy.to_json()["evidence"]["lexical"] == [round(value, 5) for value in heavy.parts.lexical]
+    assert heavy.to_json()["evidence"]["sentence"] == [round(value, 5) for value in evidence["sentence"]]
+    negated = assistant.answer(dataclasses.replace(QUESTION, question=f"{QUESTION.question} It is NOT which of these?"))
+    sentence = negated.parts.evidence["sentence"]
+    assert negated.letter == "ABCD"[sentence.index(min(sentence))]
 
 
 def test_an_explanation_says_what_each_passage_did(lm: LanguageModel, operating_systems: Course) -> None:

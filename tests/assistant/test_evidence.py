@@ -1,0 +1,48 @@
+"""What speaks for an option beside the model: the course's own text, and how question and options are put."""
+
+import pytest
+
+from assistant.evidence import gather, is_negated
+from assistant.mcq import MCQ
+from assistant.quiz import make_quiz
+from ingest.course import Course
+
+
+@pytest.mark.parametrize(
+    ("question", "negated"),
+    [
+        ("Which of these is NOT a state of a process?", True),
+        ("All of the following are system calls except", True),
+        ("Which page isn't replaced?", True),
+        ("Which notation describes a knot?", False),
+        ("What does a fork cost at least?", False),
+        ("Which is the LEAST likely to be paged out?", True),
+        ("", False),
+    ],
+)
+def test_questions_that_ask_for_what_is_not_so_are_told(question: str, negated: bool) -> None:
+    assert is_negated(question) is negated
+
+
+def test_every_kind_of_evidence_finds_the_term_that_a_page_defines(operating_systems: Course) -> None:
+    documents = [record.path for record in operating_systems.documents()]
+    mcqs = [item.mcq for item in make_quiz({path: operating_systems.pages(path) for path in documents}, limit=20)]
+    right = {"passage": 0, "sentence": 0, "nearby": 0}
+    for mcq in mcqs:
+        found = gather(operating_systems, mcq)
+        for kind in right:
+            values = found[kind]
+            assert len(values) == len(mcq.options)
+            right[kind] += max(values) > min(values) and mcq.letters[values.index(max(values))] == mcq.answer
+    assert all(count > 0.5 * len(mcqs) for count in right.values()), right  # chance is a quarter
+
+
+def test_options_that_sum_up_the_others_are_told(operating_systems: Course) -> None:
+    options = ("Paging", "Both A and B", "all of the above", "None of these answers", "All processes wait", "Neither")
+    found = gather(operating_systems, MCQ("What slows a computer down?", options))
+    assert found["sums_up"] == (0.0, 1.0, 1.0, 1.0, 0.0, 0.0)
+
+
+def test_a_question_without_words_has_no_evidence_by_words(operating_systems: Course) -> None:
+    found = gather(operating_systems, MCQ("???", ("!!!", "...")))
+    assert found["sentence"] == found["nearby"] == found["sums_up"] == (0.0, 0.0)
