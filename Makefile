@@ -40,7 +40,7 @@ demo: $(VENV)/.installed
 ui: $(VENV)/.installed
 	$(BIN)/mcqa ui
 
-# Two processes with a core each take half the time of one with both: small products on several cores wait for each other.
+# Two processes with a core each take less time than one with both: small products on several cores wait for each other.
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 

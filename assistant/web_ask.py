@@ -14,11 +14,11 @@ from assistant.answer import LITTLE_MASS, Answer, Influence
 from assistant.mcq import LETTERS, MCQ, QuestionError, parse_question
 from assistant.web_look import FOCUS_ANSWER, bars, empty, marked, notice, quiet, text
 from assistant.web_pages import NO_VIEW, PageViewer, View, viewer
+from assistant.web_parts import NO_COURSE, QUICKLY, chosen_course, course_choices
 from assistant.web_service import Service, Unwanted, shown
 from ingest.course import course_names
 from ingest.errors import UserError
 
-NO_COURSE = "No course material"
 _EXAMPLE = "Which state does a process enter when it waits for a disk?\nA. Ready\nB. Blocked\nC. Running\nD. Terminated"
 _LABEL = re.compile(r"\(?([A-Ja-j]|10|[1-9])[.):]\)?\s+")
 _KEPT = 50  # questions of one visitor that the arrow keys reach
@@ -237,7 +237,7 @@ class _Ask:
         """Answer the question; what is wrong with it stays on the page in place of the answer."""
         try:
             mcq = question(pasted, stem, options, parsed)
-            chosen = None if course in (None, "", NO_COURSE) else course
+            chosen = chosen_course(course)
             asking.add(Asked(self.service.answer(mcq, chosen), chosen))
         except UserError as error:
             return [asking, notice(f"{str(error)[:1].upper()}{str(error)[1:]}.", "bad"), *[gr.skip()] * 6, stem, options]
@@ -321,20 +321,14 @@ def ask_tab(app: gr.Blocks, service: Service, last: gr.BrowserState) -> None:
             pages: PageViewer = viewer("ask-page")
 
     looks = [answer, sources, pages.view, place, places, correcting, letter]
-    quickly: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     alike: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 4}
 
-    def choices(now: str | None = None) -> Any:
-        names = course_names()
-        known = [*names, NO_COURSE]
-        return gr.Dropdown(choices=known, value=now if now in known and now != NO_COURSE else known[0])
-
-    app.load(choices, last, course, **quickly)
-    course.input(lambda chosen: chosen, course, last, **quickly)
-    course.focus(lambda: gr.Dropdown(choices=[*course_names(), NO_COURSE]), outputs=course, **quickly)
+    app.load(course_choices, last, course, **QUICKLY)
+    course.input(lambda chosen: chosen, course, last, **QUICKLY)
+    course.focus(lambda: gr.Dropdown(choices=[*course_names(), NO_COURSE]), outputs=course, **QUICKLY)
     # "change", for "input" is told of keys only, not of what is pasted.
     pasted.change(
-        understand, [pasted, stem, options], [stem, options, understood, parsed], trigger_mode="always_last", **quickly
+        understand, [pasted, stem, options], [stem, options, understood, parsed], trigger_mode="always_last", **QUICKLY
     )
     gr.on(
         [stem.change, options.change],
@@ -342,7 +336,7 @@ def ask_tab(app: gr.Blocks, service: Service, last: gr.BrowserState) -> None:
         [pasted, stem, options],
         [understood, parsed],
         trigger_mode="always_last",
-        **quickly,
+        **QUICKLY,
     )
     asked = gr.on(
         [ask.click, pasted.submit],
@@ -355,7 +349,7 @@ def ask_tab(app: gr.Blocks, service: Service, last: gr.BrowserState) -> None:
         api_name="ask",
     )
     ask.click(None, js=FOCUS_ANSWER)
-    asked.success(lambda: "", outputs=saved, **quickly)
+    asked.success(lambda: "", outputs=saved, **QUICKLY)
     shown_pages = asked.success(pages.show, [pages.view], pages.outputs, **alike)
     shown_pages.then(calls.follow, [asking], [answer, sources], concurrency_id="explain", **alike)
 
@@ -367,7 +361,7 @@ def ask_tab(app: gr.Blocks, service: Service, last: gr.BrowserState) -> None:
         return go
 
     for button, by in ((older, -1), (newer, 1)):
-        moved = button.click(move(by), asking, [asking, *looks, saved], **quickly)
+        moved = button.click(move(by), asking, [asking, *looks, saved], **QUICKLY)
         seen = moved.success(pages.show, [pages.view], pages.outputs, **alike)
         seen.then(calls.follow, [asking], [answer, sources], concurrency_id="explain", **alike)
 
@@ -379,8 +373,8 @@ def ask_tab(app: gr.Blocks, service: Service, last: gr.BrowserState) -> None:
         asking.open = wanted
         return asking, sources_html(asking), shown_page(asking)
 
-    opened = sources.click(open_source, asking, [asking, sources, pages.view], **quickly)
+    opened = sources.click(open_source, asking, [asking, sources, pages.view], **QUICKLY)
     opened.success(pages.show, [pages.view], pages.outputs, js=pages.scroll, **alike)
-    save.click(shown(record_correction), [asking, letter], saved, **quickly).success(
-        lambda asking: answer_html(asking.current), asking, answer, **quickly
+    save.click(shown(record_correction), [asking, letter], saved, **QUICKLY).success(
+        lambda asking: answer_html(asking.current), asking, answer, **QUICKLY
     )

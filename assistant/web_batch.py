@@ -1,8 +1,6 @@
 """The tab Batch: a file of questions answered, looked through and taken home. Staff only."""
 
 import hashlib
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,17 +13,15 @@ from assistant.batch import answers_so_far, run_batch, write_table
 from assistant.formats import counts_entries, read_mcqs
 from assistant.stats import percent_with_interval, wilson
 from assistant.web_look import columns, empty, notice, quiet, table, text, tiles
+from assistant.web_parts import NO_COURSE, QUICKLY, chosen_course, course_choices, download_folder, question_file
 from assistant.web_service import Service, shown
-from ingest.course import course_names
 from ingest.errors import UserError
 
-NO_COURSE = "No course material"
 FILTERS = ("All", "Right", "Wrong", "Unsure", "Not answered")
 _UNSURE = 0.5  # an answer below it is unsure
 _BINS = ((0.0, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0.7), (0.7, 0.9), (0.9, 1.0))
 _SHOWN = 8  # questions of a file that the preview shows
 _ROWS = 300  # rows of the table
-_LARGEST = 20 << 20  # bytes of a question file
 
 
 class StoppedError(UserError):
@@ -45,7 +41,7 @@ def preview_html(path: str | None) -> str:
     """Say what was understood of a question file, and which rows are bad and why."""
     if not path:
         return empty("Nothing uploaded yet", "Choose a file of questions: .jsonl, .json or .csv.")
-    file = _checked(path)
+    file = question_file(path)
     good: list[list[object]] = []
     bad: list[list[object]] = []
     total = keyed = 0
@@ -66,16 +62,6 @@ def preview_html(path: str | None) -> str:
         made += '<h2 class="part">Rows that cannot be used</h2>' + table([place, "Why"], bad[:_ROWS], label="Bad rows")
     made += f'<h2 class="part">The first {len(good)} questions</h2>' if good else ""
     return made + (table([place, "Question", "Options", "Key"], good, label="What was understood") if good else "")
-
-
-def _checked(path: str) -> Path:
-    file = Path(path)
-    if file.stat().st_size > _LARGEST:
-        raise UserError(f"{file.name} is larger than {_LARGEST >> 20} MB; upload it in parts, or use: mcqa batch")
-    with file.open("rb") as opened:
-        if b"\0" in opened.read(4096):
-            raise UserError(f"{file.name} is no text; choose a .jsonl, .json or .csv file, saved as UTF-8")
-    return file
 
 
 def summary_html(records: Sequence[dict[str, Any]], total: int | None = None) -> str:
@@ -148,16 +134,13 @@ def answer_file(
 
     The same file with the same course and model goes on where it was stopped. Raises UserError.
     """
-    if not path:
-        raise UserError("choose a question file first")
-    source = _checked(path)
-    chosen = None if course in (None, "", NO_COURSE) else course
-    assistant = service.patient(chosen)
+    source = question_file(path)
+    assistant = service.patient(chosen_course(course))
     with source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     state = f"{digest} {assistant.lm.name} {assistant.course and (assistant.course.name, assistant.course.fingerprint())}"
     key = hashlib.sha256(state.encode()).hexdigest()[:16]
-    folder = Path(run.target).parent if run.target else Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR")))
+    folder = Path(run.target).parent if run.target else download_folder()
     target = folder / f"answers-{key}.jsonl"
     run.target = str(target)
     run.stop.clear()
@@ -213,12 +196,6 @@ def batch_tab(app: gr.Blocks, service: Service) -> None:
                 rows = gr.HTML(elem_id="batch-rows")
             preview = gr.HTML(preview_html(None), elem_id="batch-preview")
 
-    quickly: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-
-    def choices(now: str | None = None) -> Any:
-        known = [*course_names(), NO_COURSE]
-        return gr.Dropdown(choices=known, value=now if now in known and now != NO_COURSE else known[0])
-
     def look(path: str | None, request: gr.Request) -> tuple[str, str, Any, Any]:
         service.require_staff(request)
         try:
@@ -255,14 +232,14 @@ def batch_tab(app: gr.Blocks, service: Service) -> None:
             flag.append(True)
             gr.Info("Stopping after the questions that are being read.")
 
-    app.load(choices, outputs=course, **quickly)
-    course.focus(choices, course, course, **quickly)
-    file.change(shown(look), file, [preview, summary, results, files], **quickly)
-    go.click(lambda: (gr.Button(interactive=False), gr.Button(interactive=True)), outputs=[go, stop], **quickly)
+    app.load(course_choices, outputs=course, **QUICKLY)
+    course.focus(course_choices, course, course, **QUICKLY)
+    file.change(shown(look), file, [preview, summary, results, files], **QUICKLY)
+    go.click(lambda: (gr.Button(interactive=False), gr.Button(interactive=True)), outputs=[go, stop], **QUICKLY)
     done = go.click(
         shown(start), [run, file, course, which], [run, summary, results, rows, files, preview], show_progress_on=[summary],
         concurrency_limit=2, concurrency_id="batch", api_visibility="private",
     )  # fmt: skip
-    done.then(lambda: (gr.Button(interactive=True), gr.Button(interactive=False)), outputs=[go, stop], **quickly)
-    stop.click(halt, **quickly)
-    which.change(lambda run, which: rows_html(run.records, which), [run, which], rows, **quickly)
+    done.then(lambda: (gr.Button(interactive=True), gr.Button(interactive=False)), outputs=[go, stop], **QUICKLY)
+    stop.click(halt, **QUICKLY)
+    which.change(lambda run, which: rows_html(run.records, which), [run, which], rows, **QUICKLY)

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from assistant.web_look import empty, notice, quiet, table, text
+from assistant.web_parts import QUICKLY
 from assistant.web_service import Service, shown
 from ingest.chunk import SplitSettings
 from ingest.course import Course, course_names
@@ -187,7 +188,6 @@ def courses_tab(app: gr.Blocks, service: Service) -> None:
             report = gr.HTML(elem_id="report", min_height=60)
             documents = gr.HTML(elem_id="documents")
 
-    quickly: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     # Its own queue: a question never waits for indexing.
     slowly: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "index", "show_progress_on": [report]}
 
@@ -225,12 +225,12 @@ def courses_tab(app: gr.Blocks, service: Service) -> None:
     def on_load(request: gr.Request) -> tuple[Any, ...]:
         return names(None, request) if service.is_staff(request) else (gr.skip(), gr.skip(), gr.skip())
 
-    app.load(on_load, outputs=listed, **quickly)
-    name.change(shown(look), name, documents, **quickly)
+    app.load(on_load, outputs=listed, **QUICKLY)
+    name.change(shown(look), name, documents, **QUICKLY)
     given = [name, uploads, size]
     for button, retry, api in ((add, False, "index"), (again, True, "reindex")):
         done = button.click(shown(index(retry)), given, [report, uploads], api_name=api, **slowly)
-        done.success(shown(names), name, listed, **quickly)
+        done.success(shown(names), name, listed, **QUICKLY)
 
     def do_rename(course: str | None, to: str | None, request: gr.Request) -> tuple[str, Any, str]:
         service.require_staff(request)
@@ -247,10 +247,10 @@ def courses_tab(app: gr.Blocks, service: Service) -> None:
         return remove(course, bool(with_files)), gr.Column(visible=False)
 
     renaming.click(shown(do_rename), [name, new], [report, name, new], api_name="rename", **slowly).success(
-        shown(names), name, listed, **quickly
+        shown(names), name, listed, **QUICKLY
     )
-    removing.click(shown(ask_sure), name, [confirming, sure], **quickly)
-    no.click(lambda: gr.Column(visible=False), outputs=confirming, **quickly)
+    removing.click(shown(ask_sure), name, [confirming, sure], **QUICKLY)
+    no.click(lambda: gr.Column(visible=False), outputs=confirming, **QUICKLY)
     yes.click(shown(do_remove), [name, files_too], [report, confirming], api_name="remove", **slowly).success(
-        shown(names), name, listed, **quickly
+        shown(names), name, listed, **QUICKLY
     )

@@ -9,6 +9,7 @@ from assistant.locate import installed_models
 from assistant.model import LanguageModel
 from assistant.stats import percent_with_interval
 from assistant.web_look import notice, quiet, table, text, tiles
+from assistant.web_parts import QUICKLY
 from assistant.web_service import Service, shown
 from ingest.errors import UserError
 
@@ -56,8 +57,6 @@ def models_tab(app: gr.Blocks, service: Service) -> None:
         with gr.Column(scale=7, min_width=320):
             card = gr.HTML(elem_id="model-card", min_height=80)
 
-    quickly: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-
     def look() -> tuple[Any, str]:
         lm = service.loaded
         known = names()
@@ -78,8 +77,8 @@ def models_tab(app: gr.Blocks, service: Service) -> None:
         lm = service.switch(str(name))
         return notice(f"{lm.name} answers from now on.", "good") + model_html(lm, service.pace)
 
-    app.load(load, outputs=[choice, card], **quickly)
-    choice.focus(load, outputs=[choice, card], **quickly)
+    app.load(load, outputs=[choice, card], **QUICKLY)
+    choice.focus(load, outputs=[choice, card], **QUICKLY)
     switch.click(
         shown(change), choice, card, concurrency_limit=1, concurrency_id="switch", show_progress_on=[card], api_name="switch"
     )

@@ -1,14 +1,11 @@
 """The tab Practise: questions one at a time, the student's letter first, then the right one and where it stands."""
 
 import csv
-import os
 import random
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -20,6 +17,7 @@ from assistant.mcq import MCQ
 from assistant.quiz import QuizItem, make_quiz
 from assistant.web_look import bars, empty, marked, notice, quiet, table, text, tiles
 from assistant.web_pages import NO_VIEW, View, viewer
+from assistant.web_parts import QUICKLY, download_folder, question_file
 from assistant.web_service import Service, shown
 from ingest.course import Course, course_names
 from ingest.errors import CourseError, UserError
@@ -91,11 +89,10 @@ def _quiz(name: str, _state: str) -> tuple[QuizItem, ...]:
 
 def from_file(path: str | None, count: int) -> tuple[list[Item], list[str]]:
     """Return the first `count` questions of a file, and what is wrong with its other rows; raises UserError."""
-    if not path:
-        raise UserError("choose a question file first: .jsonl, .json or .csv")
+    file = question_file(path)
     items: list[Item] = []
     bad: list[str] = []
-    for row in read_mcqs(Path(path)):
+    for row in read_mcqs(file):
         if row.mcq is None:
             bad.append(f"row {row.line}: {row.error}")
         else:
@@ -105,7 +102,7 @@ def from_file(path: str | None, count: int) -> tuple[list[Item], list[str]]:
         if len(items) >= count:
             break
     if not items:
-        raise UserError(f"{Path(path).name} holds no question" + (f" ({bad[0]})" if bad else ""))
+        raise UserError(f"{file.name} holds no question" + (f" ({bad[0]})" if bad else ""))
     return items, bad
 
 
@@ -225,8 +222,7 @@ def history_html(history: Any) -> str:
 
 def export(history: Any) -> str:
     """Write the history as a CSV file that a spreadsheet takes for text; returns its path."""
-    folder = Path(tempfile.mkdtemp(prefix="mcqa-practice-", dir=os.environ.get("GRADIO_TEMP_DIR")))
-    path = folder / "practice.csv"
+    path = download_folder() / "practice.csv"
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         rows = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         rows.writeheader()
@@ -263,8 +259,6 @@ def practise_tab(app: gr.Blocks, service: Service, history: gr.BrowserState) -> 
             save = gr.Button("Make a CSV file", size="sm", elem_id="practise-export")
             forget = gr.Button("Forget everything", size="sm")
         exported = gr.File(label="Your history", visible=False, interactive=False, elem_id="practise-csv")
-
-    quickly: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
     def choices(now: str | None = None) -> Any:
         names = course_names()
@@ -319,10 +313,10 @@ def practise_tab(app: gr.Blocks, service: Service, history: gr.BrowserState) -> 
         return ask(practice)
 
     outputs = [practice, asked, letter, check, verdict, onward, pages.view]
-    app.load(choices, outputs=course, **quickly)
-    app.load(history_html, history, past, **quickly)
-    course.focus(choices, course, course, **quickly)
-    source.change(lambda kind: gr.File(visible=kind == FROM_FILE), source, file, **quickly)
+    app.load(choices, outputs=course, **QUICKLY)
+    app.load(history_html, history, past, **QUICKLY)
+    course.focus(choices, course, course, **QUICKLY)
+    source.change(lambda kind: gr.File(visible=kind == FROM_FILE), source, file, **QUICKLY)
     begun = start.click(
         shown(begin), [course, source, file, count], outputs, show_progress_on=[asked], concurrency_limit=4,
         api_visibility="private",
@@ -331,8 +325,8 @@ def practise_tab(app: gr.Blocks, service: Service, history: gr.BrowserState) -> 
         shown(grade), [practice, letter, history], [*outputs, history, past], show_progress_on=[verdict],
         concurrency_limit=16, concurrency_id="ask", api_visibility="private",
     )  # fmt: skip
-    went = onward.click(shown(go_on), practice, outputs, **quickly)
+    went = onward.click(shown(go_on), practice, outputs, **QUICKLY)
     for event in (begun, graded, went):
         event.success(pages.show, pages.view, pages.outputs, show_progress="hidden", api_visibility="private")
-    save.click(lambda rows: gr.File(export(rows), visible=True), history, exported, **quickly)
-    forget.click(lambda: ([], history_html([])), outputs=[history, past], **quickly)
+    save.click(lambda rows: gr.File(export(rows), visible=True), history, exported, **QUICKLY)
+    forget.click(lambda: ([], history_html([])), outputs=[history, past], **QUICKLY)
