@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import threading
+import time
 from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,7 @@ _NAME = re.compile(r"[\w.@+-]{1,64}")
 _SHORTEST = 8  # characters of a password
 # scrypt as RFC 7914 suggests for logins: 16 MB and some 50 ms a guess.
 _N, _R, _P = 2**14, 8, 1
+_TRIES, _PAUSE = 5, 5.0  # wrong passwords for a name in a row, and the seconds between two guesses from then on
 
 
 class User(BaseModel):
@@ -47,15 +49,29 @@ class Users:
         self._path = path
         self._lock = threading.Lock()
         self._seen: tuple[int, dict[str, User]] | None = None
+        self._wrong: dict[str, tuple[int, float]] = {}  # by name, of those there are: how many in a row, and when the last was
         if not self._all():
             raise UserError(f"{path} holds no user; add one: mcqa users add NAME --file {path} --staff")
 
     def check(self, name: str, password: str) -> bool:
-        """Return whether this is the user's password. A name that is not there takes as long to refuse."""
+        """Return whether this is the user's password. A name that is not there takes as long to refuse.
+
+        After five wrong passwords for a name, one guess in five seconds is looked at; the others are refused unseen.
+        """
         user = self._all().get(name)
+        with self._lock:
+            tries, last = self._wrong.get(name, (0, 0.0))
+            if tries >= _TRIES and time.monotonic() < last + _PAUSE:
+                return False
+            if user:  # counted before it is known, so that guesses at the same time count, too
+                self._wrong[name] = (tries + 1, time.monotonic())
         salt = b64decode(user.salt) if user else b"nobody"
         expected = b64decode(user.scrypt) if user else b""
-        return hmac.compare_digest(_hash(password, salt), expected)
+        right = hmac.compare_digest(_hash(password, salt), expected)
+        if right:
+            with self._lock:
+                self._wrong.pop(name, None)
+        return right
 
     def is_staff(self, name: str | None) -> bool:
         """Return whether `name` is a user and staff."""

@@ -124,6 +124,8 @@ h2.part { font-size: 1.05rem; font-weight: 650; margin: .2rem 0 .4rem; }
   .answer { gap: .8rem; }
   .verdict { display: flex; align-items: baseline; gap: .8rem; flex-basis: 100%; text-align: left; }
   .verdict .letter { font-size: 3.4rem; }
+  .table th, .table td { padding: .4rem .5rem; }
+  .table td:first-child:not(.number) { min-width: 9rem; }
 }
 @media (prefers-reduced-motion: reduce) { * { transition: none !important; animation-duration: .01ms !important; } }
 """

@@ -178,6 +178,20 @@ def test_who_is_added_later_can_sign_in_and_bad_files_say_so(tmp_path: Path) -> 
         Users(file)
 
 
+def test_guessing_passwords_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("assistant.users._PAUSE", 0.5)
+    for name in ("ann", "bob"):
+        add_user(tmp_path / "users.json", name, "correct horse")
+    users = Users(tmp_path / "users.json")
+    for guess in range(5):
+        assert not users.check("ann", f"battery {guess}")
+    assert not users.check("ann", "correct horse")  # not even looked at
+    assert users.check("bob", "correct horse")
+    time.sleep(0.6)
+    assert users.check("ann", "correct horse")
+    assert users.check("ann", "correct horse")
+
+
 def test_nobody_gets_in_without_the_password(home: Path, tmp_path: Path) -> None:
     add_user(tmp_path / "users.json", "ann", "correct horse")
     with TestClient(create_server(Service(never, Users(tmp_path / "users.json")))) as client:
