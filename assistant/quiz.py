@@ -52,6 +52,7 @@ _NO_TERM = frozenset(_NO_TERM_TEXT.split())
 _BEFORE_NOUNS_TEXT = "a an the of in by for with from into to on this these that its their each every no any"
 _BEFORE_NOUNS = frozenset(_BEFORE_NOUNS_TEXT.split())
 _FEWEST_ENTRIES = 3  # so many colons on a page make a glossary; one alone is a sentence
+_LOWER = 0.4  # of a sentence's words are written small
 _REPEATED = 3  # times that a document uses what it is about
 _COMMON = 0.1  # the share of pages above which a term says little
 _NEARBY = 25  # pages among which wrong options are sought first
@@ -204,8 +205,11 @@ def _sentences(text: str) -> Iterator[str]:
 
 def _points(sentence: str) -> bool:
     """Whether a sentence leans on others, on figures, or is none."""
+    words = sentence.split()
+    # An entry of a bibliography: names, places, titles and numbers.
+    listed = sum(word.islower() for word in words) < _LOWER * len(words)
     odd = sentence.count("“") != sentence.count("”") or sentence.count("(") != sentence.count(")")
-    return odd or bool(_NOT_ALONE.match(sentence) or _POINTS_ELSEWHERE.search(sentence))
+    return listed or odd or bool(_NOT_ALONE.match(sentence) or _POINTS_ELSEWHERE.search(sentence))
 
 
 def _phrase_counts(pages: Sequence[Page]) -> Counter[str]:

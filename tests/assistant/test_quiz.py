@@ -97,5 +97,12 @@ def test_a_few_questions_come_from_as_many_pages(course: dict[str, tuple[Page, .
     assert len(few) == len(pages)
 
 
+def test_bibliographies_are_not_asked_about() -> None:
+    entry = Page(6, "Newbridge: Lowgate University Press, A. Hightown and Clive S. Westford. 1994. Oldport Review 89 (3): 543.")
+    items = make_quiz({"a.pdf": [*STORY, entry]})
+    assert items
+    assert 6 not in {item.page for item in items}
+
+
 def test_pages_that_say_nothing_give_no_question() -> None:
     assert make_quiz({"a.txt": [Page(1, ""), Page(2, "1 2 3\n\n" + "lorem " * 500)]}) == []
