@@ -7,7 +7,7 @@ from typing import Any
 
 from assistant.card import ScoringKind
 from assistant.debias import averaged, letter_priors, rotated, shifts
-from assistant.evidence import Kinds, gather, is_negated
+from assistant.evidence import Kinds, gather, is_negated, zeros
 from assistant.mcq import MCQ
 from assistant.model import LanguageModel
 from assistant.prompt import Prompt, render
@@ -255,10 +255,13 @@ class Assistant:
             warnings.append(
                 f"only {len(hits)} of {len(hits) + dropped} passages fit the model's window of {self.lm.window} tokens"
             )
-        if hits and self.course is not None and all(hit.relevance < _SHOWN for hit in hits):
+        is_foreign = bool(hits) and all(hit.relevance < _SHOWN for hit in hits)
+        if is_foreign and self.course is not None:
             hits = []
             warnings.append(f"the course {self.course.name} seems to hold nothing about this; answered without it")
-        found = gather(self.course, mcq) if self.course is not None and (evidence or self.fusion.is_used) else {}
+        found: Kinds = {}
+        if self.course is not None and (evidence or self.fusion.is_used):
+            found = zeros(mcq) if is_foreign else gather(self.course, mcq)
         return _Prepared(mcq, hits, warnings, found, time.perf_counter() - started)
 
     def _scored(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def calibrate(
     judged = {way: _held_out(rows, keys) for way, rows in by_way.items()}
     best = min(ways, key=lambda way: _log_loss(judged[way], keys))
     weights = fit(by_way[best], keys)
-    card = card.model_copy(update={"temperature": 1 / _trust(weights), "fusion": fusion(weights)})
+    card = card.model_copy(update=learnt(weights))
     before, after = [np.asarray(answer.probabilities) for answer in answers], judged[best]
     return Calibration(
         card, len(keys),
@@ -96,22 +96,19 @@ def features(question: str, parts: Parts, evidence: bool = True, negation: bool 
     return np.concatenate([rows * (not negated), rows * negated], axis=1)
 
 
-def fusion(weights: np.ndarray) -> Fusion:
-    """Return for a card what `fit` found for `features`, beside the model's own weight."""
+def learnt(weights: np.ndarray) -> dict[str, Any]:
+    """Return the temperature and the fusion of a card, by name, that `weights` are: what `fit` found for `features`."""
+    own = max(float(weights[0]), 1 / _HOTTEST)  # a little even where the model tells nothing
+    found: dict[str, Any] = {"temperature": round(1 / own, 4), "fusion": Fusion()}
     width = 1 + len(EVIDENCE)
-    if len(weights) < width:
-        return Fusion()
+    if len(weights) >= width:
 
-    def named(values: np.ndarray) -> dict[EvidenceKind, float]:
-        return {kind: round(float(value), 4) for kind, value in zip(EVIDENCE, values, strict=True)}
+        def named(values: np.ndarray) -> dict[EvidenceKind, float]:
+            return {kind: round(float(value), 4) for kind, value in zip(EVIDENCE, values, strict=True)}
 
-    usual, negated = named(weights[1:width]), named(weights[-width:][1:])
-    return Fusion(usual=usual, negated=negated, negated_model=round(float(weights[-width]) / _trust(weights), 4))
-
-
-def _trust(weights: np.ndarray) -> float:
-    """Return what the model's own score weighs; a little even where it tells nothing."""
-    return max(float(weights[0]), 1 / _HOTTEST)
+        factor = round(float(weights[-width]) / own, 4)
+        found["fusion"] = Fusion(usual=named(weights[1:width]), negated=named(weights[-width:][1:]), negated_model=factor)
+    return found
 
 
 def fit(features: Sequence[np.ndarray], keys: np.ndarray) -> np.ndarray:

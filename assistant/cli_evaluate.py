@@ -44,7 +44,7 @@ def evaluate_variants(
         ),
     ],
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="A model folder or a Hub name; default: the embedded model.")
+        list[str] | None, typer.Option("--model", "-m", help="A model folder or a Hub name; default: the one that comes along.")
     ] = None,
     quantize: Annotated[list[Quantize] | None, typer.Option(help="How the weights are kept; default: none.")] = None,
     dtype: Annotated[list[Dtype] | None, typer.Option(help="What the model computes in; default: auto.")] = None,

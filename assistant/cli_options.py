@@ -58,7 +58,9 @@ CourseOption = Annotated[str | None, typer.Option("--course", "-c", metavar="NAM
 NoCourseOption = Annotated[bool, typer.Option("--no-course", help="Answer without course material.")]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="A model's or adapter's folder, GGUF file, or Hub name; default: the embedded model."),
+    typer.Option(
+        "--model", "-m", help="A model's or adapter's folder, GGUF file, or Hub name; default: the model that comes along."
+    ),
 ]
 QuantizeOption = Annotated[Quantize, typer.Option(help="Keep the model's weights in 8 or 4 bits.")]
 DtypeOption = Annotated[

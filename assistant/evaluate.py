@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from assistant import stats
 from assistant.card import ScoringKind
 from assistant.items import Item
-from assistant.locate import EMBEDDED
+from assistant.locate import DEFAULT
 from assistant.mcq import LETTERS
 from assistant.quantization import DtypeName, Quantization
 from ingest.errors import UserError
@@ -30,7 +30,7 @@ Factory = Callable[["Variant"], "Assistant"]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to answer: a model (None: the embedded one) in some number format, as it is or quantized, with a course or none.
+    """One way to answer: a model (None: the one that comes along) in some number format or quantized, with a course or none.
 
     `scoring` and `passages` default to what the model's card says.
     """
@@ -45,7 +45,7 @@ class Variant:
     @property
     def name(self) -> str:
         """What reports call it, as in "smollm2-135m-instruct, int8, operating-systems, cloze"."""
-        parts = [self.model or EMBEDDED]
+        parts = [self.model or DEFAULT]
         if self.dtype != "auto":
             parts.append(self.dtype)
         if self.quantize != "none":

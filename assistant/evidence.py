@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import get_args
 
 from assistant.card import EvidenceKind
 from assistant.mcq import MCQ
@@ -20,6 +21,11 @@ _SUMS_UP = re.compile(
 def is_negated(question: str) -> bool:
     """Say whether a question asks for what is not so."""
     return bool(_NEGATION.search(question))
+
+
+def zeros(mcq: MCQ) -> Kinds:
+    """Return the evidence of a course that holds nothing about a question."""
+    return {kind: (0.0,) * len(mcq.options) for kind in get_args(EvidenceKind)}
 
 
 def gather(course: Course, mcq: MCQ) -> Kinds:

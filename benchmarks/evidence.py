@@ -58,7 +58,7 @@ def main() -> int:
             seconds.append(time.perf_counter() - started)
             asked[pdf.stem].append((mcq.question, parts, mcq.letters.index(mcq.answer or "")))
     every = list(range(len(EVIDENCE) + 1))
-    ways = {kind: ([0, place], False) for place, kind in enumerate(EVIDENCE, start=1)}
+    ways: dict[str, tuple[list[int], bool]] = {kind: ([0, place], False) for place, kind in enumerate(EVIDENCE, start=1)}
     ways |= {"all together": (every, False), "and negation": ([*every, *(n + len(every) for n in every)], True)}
     rows = []
     for name, (columns, negation) in ways.items():

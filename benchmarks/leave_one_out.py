@@ -14,7 +14,8 @@ int8, nf4, letter (asked for letters). --untuned measures the recipe's model as 
 
 Prints Markdown: accuracy in % with 95 % intervals for each book and variant, the mean over the books, McNemar's exact test
 against the first variant on the same questions, and the expected calibration error. The weight of the model's scores (one over
-the temperature), and beside it those of the evidence of retrieval, are fitted on the other books; the weights shown, on all.
+the temperature), and beside it those of the evidence of retrieval, are fitted on the other books; the weights shown, and what
+they are in a model's card, on all.
 """
 
 import argparse
@@ -61,6 +62,8 @@ def main() -> int:
     if arguments.answer:
         _answer(data, *arguments.answer)
         return 0
+    from training.recipe import load_recipe
+
     books = sorted(pdf.stem for pdf in (data / "textbooks").glob("*.pdf") if pdf.with_suffix(".jsonl").exists())
     if not books:
         print(f"skipped: no textbooks with questions in {data}; name the folder with --data or MCQA_DATA")
@@ -79,7 +82,7 @@ def main() -> int:
         slot = slots.get()
         try:
             model = (
-                None
+                load_recipe(arguments.recipe).model
                 if arguments.untuned
                 else _tuned(arguments.recipe, data, output, book, base, _cores(slot, arguments.processes))
             )
@@ -87,7 +90,7 @@ def main() -> int:
                 result = output / ("untuned" if arguments.untuned else book) / f"{book}-{name}.json"
                 if not result.exists():
                     result.parent.mkdir(exist_ok=True)
-                    parts = ["--data", str(data), "--answer", book, str(model or ""), name, str(result)]
+                    parts = ["--data", str(data), "--answer", book, model, name, str(result)]
                     _start([sys.executable, __file__, "-o", str(output), *parts], _cores(slot, arguments.processes))
         finally:
             slots.put(slot)
@@ -187,7 +190,7 @@ def _answer(data: Path, book: str, model: str, name: str, result: str) -> None:
     from ingest.course import Course
 
     how = dict(VARIANTS[name])
-    lm = load_model(model or None, quantize=how.pop("quantize", "none"))
+    lm = load_model(model, quantize=how.pop("quantize", "none"))
     assistant = Assistant(lm, Course.open(book), **how)
     mcqs = [item.mcq for item in read_items(data / "textbooks" / f"{book}.jsonl").items]
     rows = []
@@ -206,6 +209,8 @@ Rows = list[dict[str, Any]]
 
 
 def _tell(output: Path, books: Sequence[str], wanted: Sequence[str], *, untuned: bool) -> None:
+    import numpy as np
+
     from assistant import stats
     from assistant.report import table
 
@@ -238,6 +243,12 @@ def _tell(output: Path, books: Sequence[str], wanted: Sequence[str], *, untuned:
     against = f"against {first}, points"
     head = ["variant", *books, "mean of the books", "all questions", against, "calibration error", "weights", "s a question"]
     print(table(head, rows))
+    if "with negation" in judged:
+        from assistant.calibrate import learnt
+        from assistant.card import Card
+
+        card = Card(**learnt(np.array(judged["with negation"][2])))
+        print(f"\nFor the model's card: {card.model_dump_json(include={'temperature', 'fusion'})}")
 
 
 def _read(path: Path) -> Rows:

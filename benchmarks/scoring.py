@@ -51,7 +51,7 @@ def main() -> int:
     parser.add_argument("--questions", type=int, default=200, help="of each part")
     parser.add_argument("--subject", action="append", default=[], help="of MMLU; may be repeated")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 8], help="those of lm-evaluation-harness to try")
-    parser.add_argument("--model", default=None, help="a model folder; default: the embedded model")
+    parser.add_argument("--model", default=None, help="a model folder; default: the one that comes along")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("MCQA_DATA") or ROOT.parent / "shared" / "data"))
     parser.add_argument("--side", nargs=4, metavar=("SIDE", "JOB", "BATCH", "RESULT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -49,7 +49,7 @@ def main() -> int:
     parser.add_argument("--part", action="append", choices=list(PARTS), help="default: all")
     parser.add_argument("--dtype", action="append", choices=["bf16", "fp32"], help="default: both")
     parser.add_argument("--steps", type=int, default=8, help="of each side, the first of which is not timed")
-    parser.add_argument("--model", default=None, help="a model folder; default: the embedded model")
+    parser.add_argument("--model", default=None, help="a model folder; default: the one that comes along")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("MCQA_DATA") or ROOT.parent / "shared" / "data"))
     parser.add_argument("--side", nargs=3, metavar=("SIDE", "JOB", "RESULT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

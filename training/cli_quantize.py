@@ -82,7 +82,7 @@ def extract(
     model: Annotated[str, typer.Argument(help="A tuned model's folder.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="The adapter's folder.")],
     base: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="What it was made from; default: the embedded model.")
+        str | None, typer.Option(metavar="MODEL", help="What it was made from; default: smollm2-135m-instruct.")
     ] = None,
     rank: Annotated[int, typer.Option(min=1, max=1024, help="Of the adapter: all stages' ranks together lose nothing.")] = 32,
     as_json: JsonOption = False,

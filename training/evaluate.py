@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]  # items read, items in all, over all vari
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A model to evaluate: what reports call it, what `load_model` takes (None: the embedded one), and how it computes.
+    """A model to evaluate: what reports call it, what `load_model` takes (None: the one that comes along), and how it computes.
 
     In 16 bits, rounding moves an answer's log-likelihood by tenths of a nat: small rewards need `dtype` "fp32".
     """

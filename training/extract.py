@@ -1,11 +1,11 @@
 """A tuned model and the one it was made from → an adapter that holds the difference, small enough to hand on."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assistant.locate import fingerprint
+from assistant.locate import EMBEDDED, fingerprint
 from assistant.model import load_model
 from ingest.errors import ModelError, UserError
 from ingest.home import replaced_folder
@@ -23,9 +23,9 @@ def extract(
     """Write a LoRA adapter of `rank` in 16 bits that makes of `base` what `tuned` is, as nearly as that rank can.
 
     Each linear layer's difference is cut to its largest singular values, which is the nearest matrix of that rank (Eckart and
-    Young 1936). Models are what `load_model` takes. Several stages of adapters are held whole by the sum of their ranks.
-    Returns, in JSON's types, the layers, the bytes, and `left`, the share of the difference (by squares, rounding included)
-    that was cut off.
+    Young 1936). Models are what `load_model` takes; `base` None is the embedded one, untuned. Several stages of adapters are
+    held whole by the sum of their ranks. Returns, in JSON's types, the layers, the bytes, and `left`, the share of the
+    difference (by squares, rounding included) that was cut off.
     Raises UserError where `output` exists, ModelError where the models differ in what such an adapter does not hold.
     """
     import torch
@@ -33,7 +33,7 @@ def extract(
 
     if output.exists():
         raise UserError(f"{output} already exists; choose another --output")
-    target, start = (load_model(name, dtype="fp32", on_status=on_status) for name in (tuned, base))
+    target, start = (load_model(name, dtype="fp32", on_status=on_status) for name in (tuned, base or EMBEDDED))
     on_status("taking the difference apart")
     layers = _differing(target.model, start.model, target.name, start.name)
     tensors: dict[str, torch.Tensor] = {}
@@ -52,7 +52,7 @@ def extract(
             settings = {
                 "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": start.name, "r": rank,
                 "lora_alpha": rank, "lora_dropout": 0.0, "bias": "none", "inference_mode": True,
-                "target_modules": sorted(layers),
+                "target_modules": _targets(target.model, layers),
             }  # fmt: skip
             (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
             assert start.folder is not None  # noqa: S101 -- load_model found it in one
@@ -61,6 +61,16 @@ def extract(
         raise UserError(f"{output} cannot be written ({error.strerror})") from error
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     return {"layers": len(layers), "rank": rank, "bytes": size, "left": cut / whole}
+
+
+def _targets(model: Any, layers: Iterable[str]) -> list[str]:
+    """Return how PEFT finds `layers`: by their last names, as "q_proj", where all linear layers of these names are meant."""
+    import torch
+
+    wanted = set(layers)
+    kinds = {name.rsplit(".", 1)[-1] for name in wanted}
+    linear = {name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
+    return sorted(kinds if {name for name in linear if name.rsplit(".", 1)[-1] in kinds} == wanted else wanted)
 
 
 def _differing(tuned: Any, base: Any, name: str, base_name: str) -> "dict[str, torch.Tensor]":

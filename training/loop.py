@@ -125,10 +125,8 @@ def adapter_targets(model: Any, adapter: Adapter, architecture: Architecture) ->
 
 def adapter_config(model: Any, adapter: Adapter, architecture: Architecture) -> Any:
     """Return PEFT's settings for `adapter`. Raises UserError where a target is not in `model`."""
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise UserError("adapters need the package peft; run: pip install 'mcqa-assistant[train]'") from error
+    from peft import LoraConfig
+
     return LoraConfig(
         r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout,
         target_modules=adapter_targets(model, adapter, architecture),

@@ -88,8 +88,6 @@ def _fitting_problems(stage: Training, on_gpu: bool) -> Iterator[str]:
 
 
 def _adapter_problems(adapter: Adapter, on_gpu: bool) -> Iterator[str]:
-    if find_spec("peft") is None:
-        yield "adapters need the package peft; run: pip install 'mcqa-assistant[train]'"
     if adapter.base != "none" and find_spec("bitsandbytes") is None:
         yield f"a base in {adapter.base} needs bitsandbytes; run: pip install 'mcqa-assistant[quantize]'"
     if adapter.base == "int8" and adapter.method == "dora" and not on_gpu:

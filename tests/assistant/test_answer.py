@@ -155,7 +155,7 @@ def test_evidence_counts_by_the_weight_that_the_card_gives_it(lm: LanguageModel,
     assert {kind: len(values) for kind, values in evidence.items()} == dict.fromkeys(get_args(EvidenceKind), 4)
     assert heavy.letter == "ABCD"[evidence["sentence"].index(max(evidence["sentence"]))]
     assert sum(heavy.probabilities) == pytest.approx(1)
-    light = Assistant(lm, operating_systems).answer(QUESTION)
+    light = Assistant(without_evidence(lm), operating_systems).answer(QUESTION)
     assert light.parts.evidence == {}
     assert heavy.parts.model == pytest.approx(light.parts.model, abs=0.05)
     assert heavy.to_json()["evidence"]["sentence"] == [round(value, 5) for value in evidence["sentence"]]
@@ -164,7 +164,12 @@ def test_evidence_counts_by_the_weight_that_the_card_gives_it(lm: LanguageModel,
     assert negated.letter == "ABCD"[sentence.index(min(sentence))]
 
 
+def without_evidence(lm: LanguageModel) -> LanguageModel:
+    return dataclasses.replace(lm, card=lm.card.model_copy(update={"fusion": Fusion()}))
+
+
 def test_an_explanation_says_what_each_passage_did(lm: LanguageModel, operating_systems: Course) -> None:
+    lm = without_evidence(lm)
     assistant = Assistant(lm, operating_systems)
     answer = assistant.answer(QUESTION)
     influences = assistant.explain(answer)

@@ -215,14 +215,14 @@ def test_evaluate_compares_with_and_without_the_course(mcqa, indexed: Path, lm: 
     assert result.status == 0, result.err
     shown = " ".join(result.out.split())
     assert "n = 6 questions, 1 subject, chance " in shown
-    assert "1 smollm2-135m-instruct, no course 2 smollm2-135m-instruct, operating-systems" in shown
+    assert "1 smollm2-135m-mcqa, no course 2 smollm2-135m-mcqa, operating-systems" in shown
     assert "…" not in result.out
     assert max(map(len, result.out.splitlines())) <= 80
     assert {path.name for path in (tmp_path / "report").iterdir()} == {"report.md", "report.json", "reliability.png"}
     record = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
     bare, with_course = record["variants"]
     assert (bare["course"], with_course["course"]) == (None, "operating-systems")
-    assert (bare["passages"], with_course["passages"]) == (0, 3)
+    assert (bare["passages"], with_course["passages"]) == (0, lm.card.passages)
     assert with_course["tokens"] > bare["tokens"] + 100
     assert 200e6 < bare["bytes"]["peak"] < 4e9
     asked = json.loads(mcqa("ask", "--json", "-c", "operating-systems", stdin=_as_text(source)).out)
@@ -243,14 +243,14 @@ def test_a_variant_that_cannot_be_loaded_does_not_cost_the_others(mcqa, home: Pa
     source.write_text(
         "\n".join([good, good, "{bad", json.dumps({"question": "Is it?", "choices": ["yes", "no"]})]), encoding="utf-8"
     )
-    result = mcqa("evaluate", source, "--model", "./nowhere", "--model", "smollm2-135m-instruct", "--json")
+    result = mcqa("evaluate", source, "--model", "./nowhere", "--model", "smollm2-135m-mcqa", "--json")
     assert result.status == 1
     assert f"{source} line 3: not valid JSON" in result.err
     assert "questions without a key, left out: 1" in result.err
     assert "./nowhere, no course: no model folder ./nowhere" in result.err
     assert result.err.splitlines()[-1] == "error: 1 of 2 variants could not be evaluated: ./nowhere, no course"
     record = json.loads(result.out)
-    assert [variant["name"] for variant in record["variants"]] == ["smollm2-135m-instruct, no course"]
+    assert [variant["name"] for variant in record["variants"]] == ["smollm2-135m-mcqa, no course"]
     assert list(record["failed"]) == ["./nowhere, no course"]
 
 

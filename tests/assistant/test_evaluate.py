@@ -58,7 +58,7 @@ def test_variants_are_every_combination_once_models_slowest() -> None:
     assert len(found) == len(set(found)) == 2 * 2 * (1 + 2)  # without a course, the number of passages means nothing
     assert [variant.model for variant in found] == ["a"] * 6 + [None] * 6
     assert len({variant.name for variant in found}) == len(found)
-    assert found[-1].name == "smollm2-135m-instruct, int8, os, 3 passages, cloze"
+    assert found[-1].name == "smollm2-135m-mcqa, int8, os, 3 passages, cloze"
     assert variants() == [Variant()]
 
 

@@ -5,31 +5,47 @@ from pathlib import Path
 import pytest
 import torch
 
+import assistant
 from assistant.card import CARD_FILE, Card
-from assistant.locate import EMBEDDED
+from assistant.locate import DEFAULT, EMBEDDED
 from assistant.model import LanguageModel, load_model
 from ingest import weights
 from ingest.errors import ModelError
 from ingest.hardware import cpu_has_bf16
 
 
-def test_the_embedded_model_is_converted_once_and_loaded(lm: LanguageModel, home: Path) -> None:
-    (converted,) = (home / "models").glob(f"{EMBEDDED}-*")
-    files = {path.name: path.stat().st_mtime_ns for path in converted.iterdir()}
-    assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in files)
-    again = load_model(EMBEDDED, on_status=pytest.fail)
-    assert {path.name: path.stat().st_mtime_ns for path in converted.iterdir()} == files
-    assert sum(parameter.numel() for parameter in again.model.parameters()) == 134_515_008
-    assert again.model.dtype == (torch.bfloat16 if cpu_has_bf16() else torch.float32)
-    assert again.card.scoring == "cloze"
+def test_models_that_come_along_are_made_once_and_loaded(lm: LanguageModel, home: Path) -> None:
+    made = [*(home / "models").glob(f"{EMBEDDED}-*"), *(home / "models").glob(f"{DEFAULT}-*")]
+    assert len(made) == 2
+    files = {path: path.stat().st_mtime_ns for folder in made for path in folder.iterdir()}
+    assert not any(path.suffix in (".bin", ".pt", ".pkl") for path in files)
+    for name in (EMBEDDED, DEFAULT):
+        again = load_model(name, on_status=pytest.fail)
+        assert sum(parameter.numel() for parameter in again.model.parameters()) == 134_515_008
+        assert again.model.dtype == (torch.bfloat16 if cpu_has_bf16() else torch.float32)
+        assert again.card.scoring == "cloze"
+    assert lm.name == DEFAULT
+    assert {path: path.stat().st_mtime_ns for folder in made for path in folder.iterdir()} == files
+
+
+def test_the_packaged_adapter_is_small_and_says_what_it_is() -> None:
+    folder = Path(assistant.__file__).parent / "models" / DEFAULT
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 25_000_000
+    card = Card.model_validate_json((folder / CARD_FILE).read_bytes())
+    assert (card.base, card.scoring) == (EMBEDDED, "cloze")
+    assert card.training_data
+    assert card.accuracy
+    assert all(measured.command for measured in card.accuracy)
+    assert "CC BY" in (folder / "README.md").read_text(encoding="utf-8")  # of the books, whose license asks for it
 
 
 def test_the_embedded_model_speaks(lm: LanguageModel) -> None:
     """Wrongly converted weights or a wrong tokenizer would show here."""
-    prompt = lm.tokenizer("The capital of France is", return_tensors="pt").input_ids
+    base = load_model(EMBEDDED)
+    prompt = base.tokenizer("The capital of France is", return_tensors="pt").input_ids
     with torch.inference_mode():
-        best = lm.model(input_ids=prompt).logits[0, -1].argmax()
-    assert lm.tokenizer.decode([int(best)]) == " Paris"
+        best = base.model(input_ids=prompt).logits[0, -1].argmax()
+    assert base.tokenizer.decode([int(best)]) == " Paris"
 
 
 def test_letter_tokens_are_found_with_and_without_a_space(lm: LanguageModel) -> None:

@@ -53,10 +53,12 @@ def test_ask_and_see_the_page_it_rests_on(visit: Visit) -> None:
     expect(picture).to_have_attribute("alt", "02-memory.pdf, page 3 of 6")
     page.click("#ask-page-back")
     expect(picture).to_have_attribute("alt", "02-memory.pdf, page 2 of 6 with the passage highlighted")
+    sources = page.locator("#sources .source").count()
+    assert sources > 1
     page.locator("#sources button.show").last.click()
-    expect(page.locator("#sources .source.open .place")).to_contain_text("3. ")
+    expect(page.locator("#sources .source.open .place")).to_contain_text(f"{sources}. ")
 
-    expect(page.locator("#sources .moved")).to_have_count(3)  # how much each passage moved the answer comes by itself
+    expect(page.locator("#sources .moved")).to_have_count(sources)  # how much each passage moved the answer comes by itself
 
     page.fill("#question textarea", "no options here")
     expect(page.locator("#understood")).to_contain_text("no options found")
@@ -175,7 +177,7 @@ def test_a_file_is_answered(visit: Visit, tmp_path: Path) -> None:
     expect(page.locator("#batch-files")).to_contain_text("answers")
     assert page.evaluate("window.harm") is None
     tab(page, "Models")
-    expect(page.locator("#model-card")).to_contain_text("smollm2-135m-instruct")
+    expect(page.locator("#model-card")).to_contain_text("smollm2-135m-mcqa")
 
 
 @pytest.mark.parametrize("shade", ["light", "dark"])

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, TrainerCallback
 
 from assistant.answer import Assistant
+from assistant.locate import EMBEDDED
 from assistant.mcq import MCQ
 from assistant.model import LanguageModel, load_model
 from assistant.prompt import render
@@ -354,15 +355,16 @@ def test_what_cannot_be_tuned_is_refused(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_the_embedded_model_learns_a_sample_course_s_questions_and_answers_with_its_card(
-    lm: LanguageModel, operating_systems: Course, tmp_path: Path
+    operating_systems: Course, tmp_path: Path
 ) -> None:
+    lm = load_model(EMBEDDED)
     by = stage({"learning_rate": 3e-4, "max_steps": 30, "epochs": 2, "precision": "auto"}, adapter=Adapter(rank=8), passages=1)
     file = CORPUS / "operating-systems" / "questions.jsonl"
     recipe = Recipe(name="x", model="x", architecture="llama", stages=(by,))
     asked = questions(recipe, [Questions(file=file, course="operating-systems")], None)
     found = examples(lm, by, asked)
     before = {name: parameter.clone() for name, parameter in lm.model.named_parameters()}
-    job = Job(tmp_path, "smollm2-135m-instruct", "llama")
+    job = Job(tmp_path, EMBEDDED, "llama")
     with watching(job) as callbacks:
         metrics = run_mcq(by, job, found[:15], found[15:], callbacks)
     assert all(torch.equal(before[name], parameter) for name, parameter in lm.model.named_parameters())
