@@ -7,9 +7,10 @@ from typing import Any
 
 from assistant.card import ScoringKind
 from assistant.debias import averaged, letter_priors, rotated, shifts
-from assistant.evidence import Kinds, gather, is_negated, zeros
+from assistant.evidence import Kinds, gather, zeros
 from assistant.mcq import MCQ
 from assistant.model import LanguageModel
+from assistant.negation import plain
 from assistant.prompt import Prompt, render
 from assistant.scoring import OptionScores, check_window, encode, score
 from ingest.course import Course, Hit
@@ -255,13 +256,14 @@ class Assistant:
             warnings.append(
                 f"only {len(hits)} of {len(hits) + dropped} passages fit the model's window of {self.lm.window} tokens"
             )
-        is_foreign = bool(hits) and all(hit.relevance < _SHOWN for hit in hits)
-        if is_foreign and self.course is not None:
-            hits = []
-            warnings.append(f"the course {self.course.name} seems to hold nothing about this; answered without it")
         found: Kinds = {}
-        if self.course is not None and (evidence or self.fusion.is_used):
-            found = zeros(mcq) if is_foreign else gather(self.course, mcq)
+        if self.course is not None:
+            is_foreign = bool(hits) and all(hit.relevance < _SHOWN for hit in hits)
+            if evidence or self.fusion.is_used:
+                found = zeros(mcq) if is_foreign else gather(self.course, mcq)
+            if is_foreign:
+                hits = []
+                warnings.append(f"the course {self.course.name} seems to hold nothing about this; answered without it")
         return _Prepared(mcq, hits, warnings, found, time.perf_counter() - started)
 
     def _scored(
@@ -298,7 +300,7 @@ class Assistant:
     def _fused(self, mcq: MCQ, own: tuple[float, ...], evidence: Kinds) -> tuple[float, ...]:
         if not evidence or not self.fusion.is_used:
             return own
-        negated = is_negated(mcq.question)
+        negated = plain(mcq.question) is not None
         weights = self.fusion.negated if negated else self.fusion.usual
         factor = self.fusion.negated_model if negated else 1.0
         return tuple(

@@ -2,18 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from assistant.answer import TOGETHER, Answer, Assistant, Parts
-from assistant.card import Card, EvidenceKind, Fusion
-from assistant.evidence import is_negated
+from assistant.card import EVIDENCE, Card, EvidenceKind, Fusion
 from assistant.mcq import MCQ
+from assistant.negation import plain
 from assistant.stats import expected_calibration_error
 from ingest.errors import UserError
 
-EVIDENCE: tuple[EvidenceKind, ...] = get_args(EvidenceKind)
 _FEWEST = 30  # questions; from fewer, a temperature is hardly more than a guess
 _FOLDS = 5
 _PRIOR_SAMPLE = 40  # questions whose options are seen in every place; the priors settle within some dozens
@@ -92,7 +91,7 @@ def features(question: str, parts: Parts, evidence: bool = True, negation: bool 
     rows = np.column_stack([parts.model, *kinds])
     if not negation:
         return rows
-    negated = is_negated(question)
+    negated = plain(question) is not None
     return np.concatenate([rows * (not negated), rows * negated], axis=1)
 
 

@@ -1,7 +1,7 @@
 """A model's card: how it wants to be asked, and what is known of it."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -11,6 +11,7 @@ CARD_FILE = "mcqa.json"
 ScoringKind = Literal["letter", "cloze"]
 Normalization = Literal["sum", "token", "byte", "pmi"]
 EvidenceKind = Literal["passage", "sentence", "nearby", "sums_up"]
+EVIDENCE: tuple[EvidenceKind, ...] = get_args(EvidenceKind)
 
 
 class Fusion(BaseModel):
@@ -48,7 +49,8 @@ class Template(BaseModel):
     """The pieces that a prompt is put together from, in this order; a word in braces is where a text goes.
 
     `start` stands once in front of everything, solved examples included (an instruction, say). Options are listed for `letter`
-    scoring always, for `cloze` if `lists_options`. The answer follows the last piece after a space.
+    scoring always, for `cloze` if `lists_options`. The answer follows the last piece after a space. With `turns_negation`,
+    `cloze` asks what is not so in plain form (assistant.negation), and its scores are turned round.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +61,7 @@ class Template(BaseModel):
     option: str = "{letter}. {option}\n"
     answer: str = "Answer:"
     lists_options: bool = False
+    turns_negation: bool = False
 
     @model_validator(mode="after")
     def _is_complete(self) -> "Template":

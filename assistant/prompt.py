@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from assistant.card import ScoringKind, Template
 from assistant.mcq import MCQ, QuestionError
+from assistant.negation import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,13 +13,15 @@ class Prompt:
     """What the model reads (`prefix`) and what it may go on with: one text for each option, its leading space included.
 
     `shared` is the beginning of the prefix that other prompts have in common with it (an instruction, solved examples); it is
-    read once for all of them. `ending` is what the prefix ends with, whatever the question.
+    read once for all of them. `ending` is what the prefix ends with, whatever the question. `is_turned` says that the question
+    was put plainly and asks for what is not so: the option that fits least is the best, and scores count with the other sign.
     """
 
     prefix: str
     continuations: tuple[str, ...]
     shared: str = ""
     ending: str = "Answer:"
+    is_turned: bool = False
 
 
 def render(
@@ -36,16 +39,17 @@ def render(
     """
     shared = template.start + "".join(_solved(example, scoring, template) for example in examples)
     context = "".join(template.passage.replace("{passage}", passage) for passage in reversed(passages))
-    asked = _question(mcq, scoring, template)
+    plainly = plain(mcq.question) if scoring == "cloze" and template.turns_negation else None
+    asked = _question(mcq.question if plainly is None else plainly, mcq, scoring, template)
     continuations = tuple(f" {text}" for text in (mcq.letters if scoring == "letter" else mcq.options))
-    return Prompt(f"{shared}{context}{asked}", continuations, shared, template.answer.lstrip())
+    return Prompt(f"{shared}{context}{asked}", continuations, shared, template.answer.lstrip(), plainly is not None)
 
 
-def _question(mcq: MCQ, scoring: ScoringKind, template: Template) -> str:
+def _question(text: str, mcq: MCQ, scoring: ScoringKind, template: Template) -> str:
     options = ""
     if scoring == "letter" or template.lists_options:
         options = "".join(_option(*pair, template) for pair in zip(mcq.letters, mcq.options, strict=True))
-    return template.question.replace("{question}", mcq.question) + options + template.answer
+    return template.question.replace("{question}", text) + options + template.answer
 
 
 def _option(letter: str, option: str, template: Template) -> str:
@@ -57,4 +61,4 @@ def _solved(example: MCQ, scoring: ScoringKind, template: Template) -> str:
     if example.answer is None:
         raise QuestionError(f"the example '{example.question}' has no key; give each example its 'answer'")
     right = example.answer if scoring == "letter" else example.options[example.letters.index(example.answer)]
-    return f"{_question(example, scoring, template)} {right}\n\n"
+    return f"{_question(example.question, example, scoring, template)} {right}\n\n"

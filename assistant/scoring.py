@@ -76,6 +76,7 @@ def score(
 
     `cloze`: the log-likelihood of the option's text after the prefix: its sum, or the mean per token or byte, or ("pmi") how
     much the prompt raises it over what it is after the prompt's last words alone (Holtzman et al. 2021, arXiv 2104.08315).
+    That of a turned prompt counts with the other sign.
 
     Raises ModelError where a prompt is longer than the model's window.
     """
@@ -165,12 +166,16 @@ def token_logprobs(lm: LanguageModel, encoded: Encoded) -> "list[torch.Tensor]":
 
 
 def divisors(prompt: Prompt, encoded: Encoded, normalization: Normalization) -> tuple[int, ...]:
-    """Return what each option's log-likelihood is divided by: 1, its number of tokens, or its number of UTF-8 bytes."""
+    """Return what each option's log-likelihood is divided by: 1, its number of tokens, or its number of UTF-8 bytes.
+
+    Where the prompt is turned, they are negative: there the least likely option is the best.
+    """
+    lengths = [1] * len(prompt.continuations)
     if normalization == "token":
-        return tuple(len(continuation) for continuation in encoded.continuations)
+        lengths = [len(continuation) for continuation in encoded.continuations]
     if normalization == "byte":
-        return tuple(len(continuation.encode()) for continuation in prompt.continuations)
-    return (1,) * len(prompt.continuations)
+        lengths = [len(continuation.encode()) for continuation in prompt.continuations]
+    return tuple(-length if prompt.is_turned else length for length in lengths)
 
 
 def check_window(lm: LanguageModel, tokens: int) -> None:

@@ -61,13 +61,13 @@ class Users:
         user = self._all().get(name)
         with self._lock:
             tries, last = self._wrong.get(name, (0, 0.0))
-            if tries >= _TRIES and time.monotonic() < last + _PAUSE:
-                return False
-            if user:  # counted before it is known, so that guesses at the same time count, too
+            too_many = tries >= _TRIES and time.monotonic() < last + _PAUSE
+            if user and not too_many:  # counted before it is known, so that guesses at the same time count, too
                 self._wrong[name] = (tries + 1, time.monotonic())
         salt = b64decode(user.salt) if user else b"nobody"
         expected = b64decode(user.scrypt) if user else b""
-        right = hmac.compare_digest(_hash(password, salt), expected)
+        # Hashed even where it cannot count, so that the time an answer takes tells nothing of which names exist.
+        right = hmac.compare_digest(_hash(password, salt), expected) and not too_many
         if right:
             with self._lock:
                 self._wrong.pop(name, None)

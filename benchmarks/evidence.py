@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def main() -> int:
     """Run the benchmark; returns the exit status."""
     from assistant.answer import Parts
-    from assistant.calibrate import EVIDENCE, features, fit
+    from assistant.calibrate import features, fit
+    from assistant.card import EVIDENCE
     from assistant.evidence import gather
     from assistant.items import read_items
     from assistant.report import table

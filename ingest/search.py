@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeAlias
@@ -141,30 +141,42 @@ def evidence(index: Index, question: str, options: Sequence[str]) -> Evidence:
     added = [words - asked or words for words in (set(terms(option)) for option in options)]
     rarity = _rarities(index.store, asked.union(*added))
 
-    def covered(words: set[str], text: Collection[str]) -> float:
-        whole = sum(rarity[word] for word in words)
-        return sum(rarity[word] for word in words if word in text) / whole if whole else 0.0
-
     parts_of = {id_: [Counter(terms(part)) for part in sentences(passage.text)] for id_, passage in passages.items()}
     words_of = {id_: set().union(*parts) for id_, parts in parts_of.items()}
     parts = [part for of_one in parts_of.values() for part in of_one]
     mean = sum(part.total() for part in parts) / max(1, len(parts))
 
-    def bm25(words: set[str], part: Counter[str]) -> float:
+    def bm25(part: Counter[str]) -> list[float]:
+        """Return a sentence's score for the question with each option."""
         penalty = _K1 * (1 - _B + _B * part.total() / mean)
-        return sum(rarity[w] * part[w] * (_K1 + 1) / (part[w] + penalty) for w in words if w in part)
 
+        def of(words: Collection[str]) -> float:
+            return sum(rarity[w] * part[w] * (_K1 + 1) / (part[w] + penalty) for w in words if w in part)
+
+        of_question = of(asked)
+        return [of_question + of(words - asked) for words in added]
+
+    by_sentence = [bm25(part) for part in parts]
     near = index.store.similarities(np.stack([index.embed(query) for query in queries]), list(passages))
-    repeated = {id_: covered(asked, words) for id_, words in words_of.items()}
+    repeated = {id_: _covered(rarity, asked, words) for id_, words in words_of.items()}
     closest = [words_of[id_] for id_ in about[:_NEARBY] if id_ in words_of]
     return Evidence(
         passage=tuple(
-            max((float(near[id_][n]) + _COVERED * repeated[id_] * covered(words, words_of[id_]) for id_ in near), default=0.0)
+            max(
+                (float(near[id_][n]) + _COVERED * repeated[id_] * _covered(rarity, words, words_of[id_]) for id_ in near),
+                default=0.0,
+            )
             for n, words in enumerate(added)
         ),
-        sentence=tuple(max((bm25(asked | words, part) for part in parts), default=0.0) for words in added),
-        nearby=tuple(max((covered(words, text) for text in closest), default=0.0) for words in added),
+        sentence=tuple(max((row[n] for row in by_sentence), default=0.0) for n in range(len(added))),
+        nearby=tuple(max((_covered(rarity, words, text) for text in closest), default=0.0) for words in added),
     )
+
+
+def _covered(weights: Mapping[str, float], words: Collection[str], text: Collection[str]) -> float:
+    """Return the share of `words`, by their weights, that stand in `text`; 0 where they weigh nothing."""
+    whole = sum(weights[word] for word in words)
+    return sum(weights[word] for word in words if word in text) / whole if whole else 0.0
 
 
 def _rarities(store: Store, words: Collection[str]) -> dict[str, float]:
@@ -184,11 +196,9 @@ def signals(index: Index, query: str, passages: Sequence[Passage]) -> list[tuple
     similarity = index.store.similarities(index.embed(query)[None], [passage.id for passage in passages])
     total, counts = index.store.frequencies(words)
     weights = {word: math.log1p(total / (1 + counts.get(word, 0))) for word in words}
-    whole = sum(weights.values())
     results = []
     for passage in passages:
-        present = set(terms(passage.text))
-        covered = sum(weight for word, weight in weights.items() if word in present) / whole
+        covered = _covered(weights, weights, set(terms(passage.text)))
         results.append((float(similarity[passage.id][0]) if passage.id in similarity else 0.0, covered))
     return results
 

@@ -24,7 +24,7 @@ class Example:
     """A question ready to be scored, and which option is right, counted from 0. `place` is where it stands.
 
     `letters` are the tokens that read as each option's letter; where there are none, the options' texts are scored, each
-    log-likelihood divided by its divisor.
+    log-likelihood divided by its divisor, which is negative where the least likely is right (assistant.negation).
     """
 
     place: str
@@ -42,7 +42,9 @@ def tuned_card(stage: MCQTuning, card: Card) -> Card:
     return Card(
         scoring=stage.objective,
         normalization=stage.normalization,
-        template=card.template.model_copy(update={"lists_options": stage.lists_options}),
+        template=card.template.model_copy(
+            update={"lists_options": stage.lists_options, "turns_negation": stage.turns_negation}
+        ),
         passages=stage.passages,
     )
 

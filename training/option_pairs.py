@@ -35,7 +35,9 @@ def option_pairs(
             wrong = [max(wrong, key=lambda option: scores[place].scores[option])]
         said = prompt.continuations
         for option in wrong:
-            pairs.append(Pair((Message("user", prompt.prefix),), said[right], said[option], one.place, place + 1))
+            # Of what is not so, asked plainly, a wrong option is what the model should say.
+            chosen, rejected = (option, right) if prompt.is_turned else (right, option)
+            pairs.append(Pair((Message("user", prompt.prefix),), said[chosen], said[rejected], one.place, place + 1))
     return pairs
 
 

@@ -171,7 +171,8 @@ class DPO(OnQuestions):
 class MCQTuning(OnQuestions):
     """Tuning to answer: cross-entropy of the right option among all of them (`kind: mcq`).
 
-    `letter`: over the options' letter tokens. `cloze`: over their log-likelihoods, divided as `normalization` says.
+    `letter`: over the options' letter tokens. `cloze`: over their log-likelihoods, divided as `normalization` says; with
+    `turns_negation`, what is not so is asked plainly, and the right option's is to be the lowest (assistant.negation).
     """
 
     kind: Literal["mcq"]
@@ -180,6 +181,7 @@ class MCQTuning(OnQuestions):
     normalization: Normalization = "token"
     passages: int = Field(default=3, ge=0, le=50)
     lists_options: bool = False
+    turns_negation: bool = False
 
 
 class Quantization(Settings):

@@ -3,13 +3,12 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
 
 from assistant.answer import Answer, Assistant
-from assistant.card import EvidenceKind, Fusion, ScoringKind
+from assistant.card import EVIDENCE, Fusion, ScoringKind
 from assistant.debias import rotated, unrotated
 from assistant.formats import read_mcqs
 from assistant.mcq import MCQ
@@ -152,7 +151,7 @@ def test_evidence_counts_by_the_weight_that_the_card_gives_it(lm: LanguageModel,
     assistant = Assistant(dataclasses.replace(lm, card=card), operating_systems)
     heavy = assistant.answer(QUESTION)
     evidence = heavy.parts.evidence
-    assert {kind: len(values) for kind, values in evidence.items()} == dict.fromkeys(get_args(EvidenceKind), 4)
+    assert {kind: len(values) for kind, values in evidence.items()} == dict.fromkeys(EVIDENCE, 4)
     assert heavy.letter == "ABCD"[evidence["sentence"].index(max(evidence["sentence"]))]
     assert sum(heavy.probabilities) == pytest.approx(1)
     light = Assistant(without_evidence(lm), operating_systems).answer(QUESTION)

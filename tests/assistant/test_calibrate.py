@@ -1,5 +1,6 @@
 """Calibration: weights that are recovered, evidence that is dropped where it is noise, and the real model on real questions."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,9 +9,12 @@ import pytest
 
 from assistant.answer import Assistant
 from assistant.calibrate import calibrate, fit
+from assistant.card import Fusion
 from assistant.formats import read_mcqs
 from assistant.mcq import MCQ
 from assistant.model import LanguageModel
+from assistant.quiz import make_quiz
+from ingest.course import Course
 from ingest.errors import UserError
 
 CORPUS = Path(__file__).resolve().parents[2] / "corpus"
@@ -47,6 +51,19 @@ def test_the_real_model_gets_a_card_that_lowers_its_log_loss(lm: LanguageModel) 
     assert found.card.temperature > 1
     assert np.exp(found.card.letter_priors[4]).sum() == pytest.approx(1)
     assert json.loads(found.card.model_dump_json())["letter_priors"]["4"] == list(found.card.letter_priors[4])
+
+
+def test_evidence_of_a_course_is_weighed_where_it_helps(lm: LanguageModel, operating_systems: Course) -> None:
+    pages = {record.path: operating_systems.pages(record.path) for record in operating_systems.documents()}
+    mcqs = [item.mcq for item in make_quiz(pages, limit=40)]
+    assistant = Assistant(dataclasses.replace(lm, card=lm.card.model_copy(update={"fusion": Fusion()})), operating_systems)
+    found = calibrate(assistant, mcqs)
+    assert found.n == len(mcqs) >= 30
+    assert found.card.fusion.is_used  # nearly every term stands beside its definition on a page
+    assert found.log_loss[1] < found.log_loss[0]
+    answers = Assistant(dataclasses.replace(lm, card=found.card), operating_systems).answer_many(mcqs)
+    losses = [-np.log(answer.probabilities[answer.mcq.letters.index(answer.mcq.answer)]) for answer in answers]
+    assert np.mean(losses) < found.log_loss[1]  # which is of questions held out
 
 
 def test_too_few_keys_are_refused(lm: LanguageModel) -> None:

@@ -1,27 +1,9 @@
 """What speaks for an option beside the model: the course's own text, and how question and options are put."""
 
-import pytest
-
-from assistant.evidence import gather, is_negated
+from assistant.evidence import gather
 from assistant.mcq import MCQ
 from assistant.quiz import make_quiz
 from ingest.course import Course
-
-
-@pytest.mark.parametrize(
-    ("question", "negated"),
-    [
-        ("Which of these is NOT a state of a process?", True),
-        ("All of the following are system calls except", True),
-        ("Which page isn't replaced?", True),
-        ("Which notation describes a knot?", False),
-        ("What does a fork cost at least?", False),
-        ("Which is the LEAST likely to be paged out?", True),
-        ("", False),
-    ],
-)
-def test_questions_that_ask_for_what_is_not_so_are_told(question: str, negated: bool) -> None:
-    assert is_negated(question) is negated
 
 
 def test_every_kind_of_evidence_finds_the_term_that_a_page_defines(operating_systems: Course) -> None:

@@ -107,6 +107,7 @@ def log(folder: Path) -> list[dict[str, Any]]:
         {"objective": "cloze", "normalization": "sum"},
         {"objective": "cloze", "normalization": "token"},
         {"objective": "cloze", "normalization": "byte", "lists_options": True},
+        {"objective": "cloze", "normalization": "token", "turns_negation": True},
     ],
     ids=str,
 )
@@ -117,10 +118,14 @@ def test_what_is_tuned_is_what_is_scored(tiny: Path, changes: dict[str, Any], mo
     by = stage(**{name: value for name, value in changes.items() if name != "spelled"})
     lm = load_model(str(tiny), dtype="fp32")
     solved = (MCQ("Which is first?", ("one", "two"), "A"),)
-    asked = [Asked(one.place, one.mcq, solved, fact=one.fact) for one in ASKED]
+    denied = MCQ("Which of these is not a word?", ("kindness", "darklike", "fair"), "B")
+    asked = [
+        Asked(one.place, one.mcq, solved, fact=one.fact) for one in [*ASKED, Asked("line 1", denied, fact="Fair is a word.")]
+    ]
     card = tuned_card(by, lm.card)
     prompts = [render(one.mcq, [one.fact or ""], by.objective, solved, card.template) for one in asked]
     assert ("A. kindness" in prompts[0].prefix) == (by.objective == "letter" or by.lists_options)
+    assert [prompt.is_turned for prompt in prompts] == [False] * len(ASKED) + [by.turns_negation]
     lm.card = card
     expected = score(lm, prompts, by.objective, by.normalization)
     found = scores(lm, examples(lm, by, asked))
