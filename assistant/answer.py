@@ -10,7 +10,6 @@ from assistant.debias import averaged, letter_priors, rotated, shifts
 from assistant.evidence import Kinds, gather, zeros
 from assistant.mcq import MCQ
 from assistant.model import LanguageModel
-from assistant.negation import plain
 from assistant.prompt import Prompt, render
 from assistant.scoring import OptionScores, check_window, encode, score
 from ingest.course import Course, Hit
@@ -138,9 +137,9 @@ class Assistant:
         # What the card says was learnt with its own scoring; with another, temperature and weights would be off.
         own = self.scoring == lm.card.scoring
         self.temperature = lm.card.temperature if own else 1.0
-        self.fusion = lm.card.fusion if own and course is not None else type(lm.card.fusion)()
+        self.evidence_weights = lm.card.evidence_weights if own and course is not None else {}
         self.priors = dict(lm.card.letter_priors) if self.scoring == "letter" else {}
-        if course is not None and (self.passages or self.fusion.is_used):
+        if course is not None and (self.passages or self.evidence_weights):
             course.warm_up()
 
     def answer(self, mcq: MCQ, examples: Sequence[MCQ] = ()) -> Answer:
@@ -204,7 +203,7 @@ class Assistant:
 
         def drop() -> float:
             own = next(scored)[1]
-            fused = self._fused(answer.mcq, own, answer.parts.evidence)
+            fused = self._fused(own, answer.parts.evidence)
             return answer.probabilities[chosen] - OptionScores(fused).probabilities()[chosen]
 
         found = []
@@ -259,7 +258,7 @@ class Assistant:
         found: Kinds = {}
         if self.course is not None:
             is_foreign = bool(hits) and all(hit.relevance < _SHOWN for hit in hits)
-            if evidence or self.fusion.is_used:
+            if evidence or self.evidence_weights:
                 found = zeros(mcq) if is_foreign else gather(self.course, mcq)
             if is_foreign:
                 hits = []
@@ -297,14 +296,11 @@ class Assistant:
             return scores
         return replace(scores, scores=tuple(value - p for value, p in zip(scores.scores, prior, strict=True)))
 
-    def _fused(self, mcq: MCQ, own: tuple[float, ...], evidence: Kinds) -> tuple[float, ...]:
-        if not evidence or not self.fusion.is_used:
+    def _fused(self, own: tuple[float, ...], evidence: Kinds) -> tuple[float, ...]:
+        if not evidence:
             return own
-        negated = plain(mcq.question) is not None
-        weights = self.fusion.negated if negated else self.fusion.usual
-        factor = self.fusion.negated_model if negated else 1.0
         return tuple(
-            factor * score + sum(weight * evidence[kind][place] for kind, weight in weights.items())
+            score + sum(weight * evidence[kind][place] for kind, weight in self.evidence_weights.items())
             for place, score in enumerate(own)
         )
 
@@ -318,8 +314,8 @@ class Assistant:
                 "it may not follow this kind of prompt; try --scoring cloze"
             )
         probabilities = own
-        if self.fusion.is_used:
-            probabilities = OptionScores(self._fused(item.mcq, scores, item.evidence)).probabilities()
+        if self.evidence_weights:
+            probabilities = OptionScores(self._fused(scores, item.evidence)).probabilities()
         return Answer(
             mcq=item.mcq,
             letter=item.mcq.letters[probabilities.index(max(probabilities))],

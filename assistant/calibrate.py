@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from assistant.answer import TOGETHER, Answer, Assistant, Parts
-from assistant.card import EVIDENCE, Card, EvidenceKind, Fusion
+from assistant.card import EVIDENCE, Card
 from assistant.mcq import MCQ
-from assistant.negation import plain
 from assistant.stats import expected_calibration_error
 from ingest.errors import UserError
 
@@ -38,9 +37,8 @@ def calibrate(
 ) -> Calibration:
     """Learn a card for the assistant's model and scoring from questions with keys.
 
-    The model's scores and, with a course, the evidence of retrieval are features of a conditional logit. Evidence, and weights
-    of their own for questions that ask for what is not so, are kept only if they lower the log loss of questions that were held
-    out. Under letter scoring the letters' priors are estimated first.
+    The model's scores and, with a course, the evidence of retrieval are features of a conditional logit. Evidence is kept only
+    if it lowers the log loss of questions that were held out. Under letter scoring the letters' priors are estimated first.
     Questions that exceed the model's window do not count. Raises UserError on too few questions with keys.
     """
     keyed = [mcq for mcq in mcqs if mcq.answer is not None]
@@ -64,12 +62,9 @@ def calibrate(
     # The parts are scores over the temperature they were asked with: back to plain scores.
     parts = [replace(a.parts, model=tuple(s * assistant.temperature for s in a.parts.model)) for a in answers]
     keys = np.array([answer.mcq.letters.index(answer.mcq.answer or "") for answer in answers], dtype=np.int64)
-    has_evidence = assistant.course is not None
-    asked = [answer.mcq.question for answer in answers]
-    ways = [(False, False), (True, False), (True, True)] if has_evidence else [(False, False)]
-    by_way = {way: [features(*pair, *way) for pair in zip(asked, parts, strict=True)] for way in ways}
+    by_way = {way: [features(one, way) for one in parts] for way in ([False, True] if assistant.course else [False])}
     judged = {way: _held_out(rows, keys) for way, rows in by_way.items()}
-    best = min(ways, key=lambda way: _log_loss(judged[way], keys))
+    best = min(judged, key=lambda way: _log_loss(judged[way], keys))
     weights = fit(by_way[best], keys)
     card = card.model_copy(update=learnt(weights))
     before, after = [np.asarray(answer.probabilities) for answer in answers], judged[best]
@@ -81,33 +76,16 @@ def calibrate(
     )  # fmt: skip
 
 
-def features(question: str, parts: Parts, evidence: bool = True, negation: bool = True) -> np.ndarray:
-    """Return what an option's score is made of, shape (options, features): first the model's own score, then the evidence.
-
-    With `negation` each stands there twice, for questions put the usual way and for those that ask for what is not so, one of
-    the two being zero.
-    """
-    kinds = [parts.evidence[kind] for kind in EVIDENCE] if evidence else []
-    rows = np.column_stack([parts.model, *kinds])
-    if not negation:
-        return rows
-    negated = plain(question) is not None
-    return np.concatenate([rows * (not negated), rows * negated], axis=1)
+def features(parts: Parts, evidence: bool = True) -> np.ndarray:
+    """Return what an option's score is made of, shape (options, features): first the model's own score, then the evidence."""
+    return np.column_stack([parts.model, *([parts.evidence[kind] for kind in EVIDENCE] if evidence else [])])
 
 
 def learnt(weights: np.ndarray) -> dict[str, Any]:
-    """Return the temperature and the fusion of a card, by name, that `weights` are: what `fit` found for `features`."""
+    """Return the temperature and the evidence's weights, as a card names them, that `fit` found for `features`."""
     own = max(float(weights[0]), 1 / _HOTTEST)  # a little even where the model tells nothing
-    found: dict[str, Any] = {"temperature": round(1 / own, 4), "fusion": Fusion()}
-    width = 1 + len(EVIDENCE)
-    if len(weights) >= width:
-
-        def named(values: np.ndarray) -> dict[EvidenceKind, float]:
-            return {kind: round(float(value), 4) for kind, value in zip(EVIDENCE, values, strict=True)}
-
-        factor = round(float(weights[-width]) / own, 4)
-        found["fusion"] = Fusion(usual=named(weights[1:width]), negated=named(weights[-width:][1:]), negated_model=factor)
-    return found
+    of_evidence = {kind: round(float(weight), 4) for kind, weight in zip(EVIDENCE, weights[1:], strict=False)}
+    return {"temperature": round(1 / own, 4), "evidence_weights": of_evidence}
 
 
 def fit(features: Sequence[np.ndarray], keys: np.ndarray) -> np.ndarray:

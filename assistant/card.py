@@ -14,26 +14,6 @@ EvidenceKind = Literal["passage", "sentence", "nearby", "sums_up"]
 EVIDENCE: tuple[EvidenceKind, ...] = get_args(EvidenceKind)
 
 
-class Fusion(BaseModel):
-    """What the evidence of retrieval weighs beside a model's own scores; empty where it does not help.
-
-    An option's score is its own divided by the card's temperature, plus each kind of evidence (assistant.evidence) times its
-    weight. A question that asks for what is not so ("Which is NOT ...") has weights of its own, `negated`, under which the
-    model's own score is multiplied by `negated_model` as well.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    usual: dict[EvidenceKind, float] = Field(default_factory=dict)
-    negated: dict[EvidenceKind, float] = Field(default_factory=dict)
-    negated_model: float = 1.0
-
-    @property
-    def is_used(self) -> bool:
-        """Whether evidence counts at all."""
-        return bool(self.usual or self.negated)
-
-
 class Measured(BaseModel):
     """An accuracy that was measured: on what, of how many questions, how many were right, and by which command."""
 
@@ -79,10 +59,11 @@ class Card(BaseModel):
 
     `template` is how prompts are put together. `normalization` is what an option's log-likelihood is divided by under `cloze`
     (assistant.scoring.score). `passages` is how many retrieved passages the prompt shows. Scores are divided by `temperature`
-    before the softmax. `letter_priors` maps a number of options to how much the model prefers each letter, in log-probabilities
-    (assistant.debias). `base` and `base_sha256` say which model an adapter was trained on, `base_quantization` how that was
-    quantized meanwhile. `tokenizer`, for a model that comes without one, is a folder (relative to the model's, if it is there)
-    or a Hub name.
+    before the softmax. `evidence_weights` is what each kind of evidence (assistant.evidence) then counts beside them, empty
+    where it does not help. `letter_priors` maps a number of options to how much the model prefers each letter, in
+    log-probabilities (assistant.debias). `base` and `base_sha256` say which model an adapter was trained on,
+    `base_quantization` how that was quantized meanwhile. `tokenizer`, for a model that comes without one, is a folder
+    (relative to the model's, if it is there) or a Hub name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,7 +73,7 @@ class Card(BaseModel):
     template: Template = Template()
     passages: int = Field(default=3, ge=0, le=50)
     temperature: float = Field(default=1.0, gt=0)
-    fusion: Fusion = Fusion()
+    evidence_weights: dict[EvidenceKind, float] = Field(default_factory=dict)
     letter_priors: dict[int, tuple[float, ...]] = Field(default_factory=dict)
     base: str = ""
     base_sha256: str = ""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from assistant.card import EVIDENCE, EvidenceKind
 from assistant.mcq import MCQ
+from assistant.negation import plain
 from ingest.course import Course
 
 Kinds = Mapping[EvidenceKind, tuple[float, ...]]
@@ -21,11 +22,15 @@ def zeros(mcq: MCQ) -> Kinds:
 
 
 def gather(course: Course, mcq: MCQ) -> Kinds:
-    """Return the evidence of each kind, one number for each option of `mcq`."""
+    """Return the evidence of each kind, one number for each option of `mcq`.
+
+    Where the question asks for what is not so, what the course says speaks against an option, and is negative.
+    """
     found = course.evidence(mcq.question, mcq.options)
+    sign = 1.0 if plain(mcq.question) is None else -1.0
     return {
-        "passage": found.passage,
-        "sentence": found.sentence,
-        "nearby": found.nearby,
+        "passage": tuple(sign * value for value in found.passage),
+        "sentence": tuple(sign * value for value in found.sentence),
+        "nearby": tuple(sign * value for value in found.nearby),
         "sums_up": tuple(float(bool(_SUMS_UP.search(option))) for option in mcq.options),
     }

@@ -1,6 +1,6 @@
 """Answers, reports and tables → what the terminal shows. Texts from files are printed as text, never as markup."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
@@ -15,7 +15,7 @@ from rich.text import Text
 from assistant import report as figures
 from assistant.answer import Answer, Influence
 from assistant.calibrate import Calibration
-from assistant.card import Card, EvidenceKind, Fusion, Template
+from assistant.card import Card, Template
 from assistant.evaluate import Report
 from assistant.retrieval import DEPTHS, RetrievalScore
 from assistant.stats import percent_with_interval, wilson
@@ -92,22 +92,18 @@ def models(found: Sequence[tuple[str, Path, Card]]) -> RenderableType:
         shown = name if folder.is_dir() else f"{name} (made at its first use)"
         measured = "; ".join(f"{m.on}: {percent_with_interval(m.right, m.n)}" for m in card.accuracy)
         scoring = card.scoring if card.scoring == "letter" else f"{card.scoring}, {card.normalization}"
-        evidence = _weights(card.fusion) or "none"
-        prompt = "standard" if card.template == Template() else _one_line(card.template)
+        evidence = _weights(card) or "none"
+        turns = card.template.turns_negation
+        prompt = "standard" if card.template == Template(turns_negation=turns) else _one_line(card.template)
+        prompt += ", what is not so put plainly" if turns else ""
         cells = (shown, scoring, str(card.passages), f"{card.temperature:.3g}", evidence, prompt, measured or "nothing yet")
         table.add_row(*map(plain, cells))
     return table
 
 
-def _weights(fusion: Fusion) -> str:
-    """Return what each kind of evidence weighs, first as questions are usually put; empty where none counts."""
-
-    def said(weights: Mapping[EvidenceKind, float]) -> str:
-        return ", ".join(f"{kind} {weight:.3g}" for kind, weight in weights.items())
-
-    if fusion.negated in ({}, fusion.usual) and fusion.negated_model == 1:
-        return said(fusion.usual)
-    return f"{said(fusion.usual)}; asked what is not so: model {fusion.negated_model:.3g}, {said(fusion.negated)}"
+def _weights(card: Card) -> str:
+    """Return what each kind of evidence weighs; empty where none counts."""
+    return ", ".join(f"{kind} {weight:.3g}" for kind, weight in card.evidence_weights.items())
 
 
 def _one_line(template: Template) -> str:
@@ -124,7 +120,7 @@ def calibration(found: Calibration, target: Path) -> RenderableType:
     table.add_row("accuracy", *(percent_with_interval(right, found.n) for right in found.right))
     table.add_row("log loss, nats", *(f"{value:.3f}" for value in found.log_loss))
     table.add_row("calibration error", *(f"{value:.3f}" for value in found.error))
-    evidence = _weights(found.card.fusion) or "does not help, weighs nothing"
+    evidence = _weights(found.card) or "does not help, weighs nothing"
     lines = plain(f"temperature {found.card.temperature:.3g}; evidence of the course: {evidence}\nwritten: {target}")
     return Group(table, "", lines)
 

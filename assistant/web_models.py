@@ -39,7 +39,7 @@ def _card_html(card: Card) -> str:
         ["How it answers", _SCORINGS[card.scoring]],
         ["Passages it reads", str(card.passages)],
         ["Temperature", f"{card.temperature:g}"],
-        ["Weighs the course itself", "yes" if card.fusion.is_used else "no"],
+        ["Weighs the course itself", "yes" if card.evidence_weights else "no"],
     ]
     rows += [["Trained from", card.base]] if card.base else []
     rows += [["Trained on", card.training_data]] if card.training_data else []

@@ -4,8 +4,8 @@
 
 Books are the PDFs with questions beside them in DATA/textbooks (default: ../shared/data or $MCQA_DATA). Each becomes a course
 of its own, named like its file, in the application's data folder. Prints Markdown: accuracy in % for each kind of evidence
-alone (assistant.evidence), for all together, and with weights of their own for questions that ask for what is not so; the
-weights by which a book is judged were fitted on the others. Last, the seconds that gathering takes.
+alone (assistant.evidence) and for all together; the weights by which a book is judged were fitted on the others. Last, the
+seconds that gathering takes.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> int:
     if not books:
         print(f"skipped: no textbooks with questions in {data}; name the folder with --data or MCQA_DATA")
         return 0
-    asked: dict[str, list[tuple[str, Parts, int]]] = {}
+    asked: dict[str, list[tuple[Parts, int]]] = {}
     seconds: list[float] = []
     for pdf in books:
         folder = home() / "benchmark-books" / pdf.stem
@@ -57,24 +57,18 @@ def main() -> int:
             started = time.perf_counter()
             parts = Parts((0.0,) * len(mcq.options), gather(course, mcq))  # a model that knows nothing
             seconds.append(time.perf_counter() - started)
-            asked[pdf.stem].append((mcq.question, parts, mcq.letters.index(mcq.answer or "")))
-    every = list(range(len(EVIDENCE) + 1))
-    ways: dict[str, tuple[list[int], bool]] = {kind: ([0, place], False) for place, kind in enumerate(EVIDENCE, start=1)}
-    ways |= {"all together": (every, False), "and negation": ([*every, *(n + len(every) for n in every)], True)}
+            asked[pdf.stem].append((parts, mcq.letters.index(mcq.answer or "")))
+    ways: dict[str, list[int]] = {kind: [0, place] for place, kind in enumerate(EVIDENCE, start=1)}
+    ways["all together"] = list(range(len(EVIDENCE) + 1))
     rows = []
-    for name, (columns, negation) in ways.items():
-        inputs = {
-            book: [features(question, parts, True, negation)[:, columns] for question, parts, _ in of_book]
-            for book, of_book in asked.items()
-        }
+    for name, columns in ways.items():
+        inputs = {book: [features(parts)[:, columns] for parts, _ in of_book] for book, of_book in asked.items()}
         right = {}
         for book, of_book in asked.items():
             others = [other for other in asked if other != book]
-            keys = np.array([key for other in others for _, _, key in asked[other]])
+            keys = np.array([key for other in others for _, key in asked[other]])
             weights = fit([row for other in others for row in inputs[other]], keys)
-            right[book] = sum(
-                int((row @ weights).argmax()) == key for row, (_, _, key) in zip(inputs[book], of_book, strict=True)
-            )
+            right[book] = sum(int((row @ weights).argmax()) == key for row, (_, key) in zip(inputs[book], of_book, strict=True))
         shares = [right[book] / len(asked[book]) for book in asked]
         total = percent_with_interval(sum(right.values()), len(seconds))
         rows.append([name, *(f"{100 * share:.1f}" for share in shares), f"{100 * np.mean(shares):.1f}", total])

@@ -197,7 +197,7 @@ def _answer(data: Path, book: str, model: str, name: str, result: str) -> None:
     for start in range(0, len(mcqs), TOGETHER):
         block = mcqs[start : start + TOGETHER]
         for mcq, answer in zip(block, assistant.answer_many(block, evidence=name == "passages"), strict=True):
-            asked = {"id": mcq.id, "question": mcq.question, "key": mcq.answer}
+            asked = {"id": mcq.id, "key": mcq.answer}
             if isinstance(answer, Answer):
                 rows.append({**asked, "seconds": answer.seconds, **asdict(answer.parts)})
             else:
@@ -216,10 +216,9 @@ def _tell(output: Path, books: Sequence[str], wanted: Sequence[str], *, untuned:
 
     folder = {book: output / ("untuned" if untuned else book) for book in books}
     found = {name: {book: _read(folder[book] / f"{book}-{name}.json") for book in books} for name in wanted}
-    judged = {name: _judged(found[name], False, False) for name in wanted}
+    judged = {name: _judged(found[name], False) for name in wanted}
     if len(books) > 1 and "passages" in wanted:
-        judged["passages and evidence"] = _judged(found["passages"], True, False)
-        judged["with negation"] = _judged(found["passages"], True, True)
+        judged["passages and evidence"] = _judged(found["passages"], True)
     first = next(iter(judged))
     rows = []
     for name, (right, confidences, weights) in judged.items():
@@ -243,12 +242,12 @@ def _tell(output: Path, books: Sequence[str], wanted: Sequence[str], *, untuned:
     against = f"against {first}, points"
     head = ["variant", *books, "mean of the books", "all questions", against, "calibration error", "weights", "s a question"]
     print(table(head, rows))
-    if "with negation" in judged:
+    if "passages and evidence" in judged:
         from assistant.calibrate import learnt
         from assistant.card import Card
 
-        card = Card(**learnt(np.array(judged["with negation"][2])))
-        print(f"\nFor the model's card: {card.model_dump_json(include={'temperature', 'fusion'})}")
+        card = Card(**learnt(np.array(judged["passages and evidence"][2])))
+        print(f"\nFor the model's card: {card.model_dump_json(include={'temperature', 'evidence_weights'})}")
 
 
 def _read(path: Path) -> Rows:
@@ -259,7 +258,7 @@ def _read(path: Path) -> Rows:
     return rows
 
 
-def _judged(found: dict[str, Rows], evidence: bool, negation: bool) -> tuple[dict[str, list[bool]], list[float], list[float]]:
+def _judged(found: dict[str, Rows], evidence: bool) -> tuple[dict[str, list[bool]], list[float], list[float]]:
     """Return which answers are right, how sure all are, and the weights of their features that fit all books.
 
     The weights by which a book is judged were fitted on the others; an unanswered question is wrong, and not sure.
@@ -270,7 +269,7 @@ def _judged(found: dict[str, Rows], evidence: bool, negation: bool) -> tuple[dic
     from assistant.calibrate import features, fit
 
     def inputs(row: dict[str, Any]) -> Any:
-        return features(row["question"], Parts(row["model"], row["evidence"]), evidence, negation)
+        return features(Parts(row["model"], row["evidence"]), evidence)
 
     def known(books: Sequence[str]) -> tuple[list[Any], Any]:
         rows = [row for book in books for row in found[book] if "error" not in row]

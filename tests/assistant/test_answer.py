@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from assistant.answer import Answer, Assistant
-from assistant.card import EVIDENCE, Fusion, ScoringKind
+from assistant.card import EVIDENCE, ScoringKind
 from assistant.debias import rotated, unrotated
 from assistant.formats import read_mcqs
 from assistant.mcq import MCQ
@@ -147,7 +147,7 @@ def test_permutations_leave_no_say_to_the_order(lm: LanguageModel) -> None:
 
 
 def test_evidence_counts_by_the_weight_that_the_card_gives_it(lm: LanguageModel, operating_systems: Course) -> None:
-    card = lm.card.model_copy(update={"fusion": Fusion(usual={"sentence": 10.0}, negated={"sentence": -10.0})})
+    card = lm.card.model_copy(update={"evidence_weights": {"sentence": 10.0}})
     assistant = Assistant(dataclasses.replace(lm, card=card), operating_systems)
     heavy = assistant.answer(QUESTION)
     evidence = heavy.parts.evidence
@@ -158,13 +158,13 @@ def test_evidence_counts_by_the_weight_that_the_card_gives_it(lm: LanguageModel,
     assert light.parts.evidence == {}
     assert heavy.parts.model == pytest.approx(light.parts.model, abs=0.05)
     assert heavy.to_json()["evidence"]["sentence"] == [round(value, 5) for value in evidence["sentence"]]
-    negated = assistant.answer(dataclasses.replace(QUESTION, question=f"{QUESTION.question} It is NOT which of these?"))
-    sentence = negated.parts.evidence["sentence"]
-    assert negated.letter == "ABCD"[sentence.index(min(sentence))]
+    negated = assistant.answer(dataclasses.replace(QUESTION, question=QUESTION.question.replace("says", "does not say")))
+    assert negated.parts.evidence["sentence"] == pytest.approx([-value for value in evidence["sentence"]], rel=0.1)
+    assert negated.letter == "ABCD"[evidence["sentence"].index(min(evidence["sentence"]))]
 
 
 def without_evidence(lm: LanguageModel) -> LanguageModel:
-    return dataclasses.replace(lm, card=lm.card.model_copy(update={"fusion": Fusion()}))
+    return dataclasses.replace(lm, card=lm.card.model_copy(update={"evidence_weights": {}}))
 
 
 def test_an_explanation_says_what_each_passage_did(lm: LanguageModel, operating_systems: Course) -> None:

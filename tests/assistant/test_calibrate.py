@@ -9,7 +9,6 @@ import pytest
 
 from assistant.answer import Assistant
 from assistant.calibrate import calibrate, fit
-from assistant.card import Fusion
 from assistant.formats import read_mcqs
 from assistant.mcq import MCQ
 from assistant.model import LanguageModel
@@ -56,10 +55,10 @@ def test_the_real_model_gets_a_card_that_lowers_its_log_loss(lm: LanguageModel) 
 def test_evidence_of_a_course_is_weighed_where_it_helps(lm: LanguageModel, operating_systems: Course) -> None:
     pages = {record.path: operating_systems.pages(record.path) for record in operating_systems.documents()}
     mcqs = [item.mcq for item in make_quiz(pages, limit=40)]
-    assistant = Assistant(dataclasses.replace(lm, card=lm.card.model_copy(update={"fusion": Fusion()})), operating_systems)
+    assistant = Assistant(dataclasses.replace(lm, card=lm.card.model_copy(update={"evidence_weights": {}})), operating_systems)
     found = calibrate(assistant, mcqs)
     assert found.n == len(mcqs) >= 30
-    assert found.card.fusion.is_used  # nearly every term stands beside its definition on a page
+    assert found.card.evidence_weights  # nearly every term stands beside its definition on a page
     assert found.log_loss[1] < found.log_loss[0]
     answers = Assistant(dataclasses.replace(lm, card=found.card), operating_systems).answer_many(mcqs)
     losses = [-np.log(answer.probabilities[answer.mcq.letters.index(answer.mcq.answer)]) for answer in answers]
