@@ -20,7 +20,7 @@ _ASKING = (
     rf"|{_FIRST}(?:who|what)|\bwhich\s+(?:one|of)|\bwhat\s+of)"
 )
 
-_CONTRACTION = re.compile(rf"\b({_BE}|{_HELP})n['’]t\b", re.IGNORECASE)
+_CONTRACTION = re.compile(rf"\b(?:({_BE}|{_HELP})n['’]t|(can)(?:not|['’]t))\b", re.IGNORECASE)
 _NOT = re.compile(
     rf"({_ASKING}\b{_WORDS}\b(?:{_BE}(?:\s+\w+ly)?|{_HELP}\b{_WORDS}))\s+not\b(?!\s+only\b)", re.IGNORECASE
 )  # fmt: skip
@@ -50,7 +50,7 @@ def plain(question: str) -> str | None:
     for start, end in reversed(list(pairwise(ends))):
         if end - start > _LONGEST:
             continue
-        sentence = _CONTRACTION.sub(r"\1 not", question[start:end])
+        sentence = _CONTRACTION.sub(r"\1\2 not", question[start:end])
         ways = (
             _NOT.subn(r"\1", sentence, 1),
             _NOT_FIRST.subn("", sentence, 1),

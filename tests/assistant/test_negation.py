@@ -18,6 +18,8 @@ from assistant.scoring import score
         ("Which of these is NOT a state of a process?", "Which of these is a state of a process?"),
         ("Which page isn't replaced?", "Which page is replaced?"),
         ("Which of the following did Linus Torvalds not write?", "Which of the following did Linus Torvalds write?"),
+        ("Which of these cannot be swapped out?", "Which of these can be swapped out?"),
+        ("Which of these can’t a thread own?", "Which of these can a thread own?"),
         ("In paging, which of these has not been swapped out?", "In paging, which of these has been swapped out?"),
         ("What is not a cause of thrashing?", "What is a cause of thrashing?"),
         ("Which of these would not be considered a deadlock?", "Which of these would be considered a deadlock?"),
