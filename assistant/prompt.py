@@ -1,7 +1,7 @@
 """MCQ + passages → prompt. The one renderer that answering, training and evaluation share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from assistant.card import ScoringKind, Template
 from assistant.mcq import MCQ, QuestionError
@@ -40,16 +40,16 @@ def render(
     shared = template.start + "".join(_solved(example, scoring, template) for example in examples)
     context = "".join(template.passage.replace("{passage}", passage) for passage in reversed(passages))
     plainly = plain(mcq.question) if scoring == "cloze" and template.turns_negation else None
-    asked = _question(mcq.question if plainly is None else plainly, mcq, scoring, template)
+    asked = _question(mcq if plainly is None else replace(mcq, question=plainly), scoring, template)
     continuations = tuple(f" {text}" for text in (mcq.letters if scoring == "letter" else mcq.options))
     return Prompt(f"{shared}{context}{asked}", continuations, shared, template.answer.lstrip(), plainly is not None)
 
 
-def _question(text: str, mcq: MCQ, scoring: ScoringKind, template: Template) -> str:
+def _question(mcq: MCQ, scoring: ScoringKind, template: Template) -> str:
     options = ""
     if scoring == "letter" or template.lists_options:
         options = "".join(_option(*pair, template) for pair in zip(mcq.letters, mcq.options, strict=True))
-    return template.question.replace("{question}", text) + options + template.answer
+    return template.question.replace("{question}", mcq.question) + options + template.answer
 
 
 def _option(letter: str, option: str, template: Template) -> str:
@@ -61,4 +61,4 @@ def _solved(example: MCQ, scoring: ScoringKind, template: Template) -> str:
     if example.answer is None:
         raise QuestionError(f"the example '{example.question}' has no key; give each example its 'answer'")
     right = example.answer if scoring == "letter" else example.options[example.letters.index(example.answer)]
-    return f"{_question(example.question, example, scoring, template)} {right}\n\n"
+    return f"{_question(example, scoring, template)} {right}\n\n"

@@ -285,8 +285,8 @@ def ask_tab(app: gr.Blocks, service: Service, last: gr.BrowserState) -> None:
     asking = gr.State(Asking(), time_to_live=6 * 3600)
     # Not a gr.State, which the server keeps: it must be as old as the fields that are sent along with it.
     parsed = gr.Textbox("", visible=False)
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=5, min_width=320):
+    with gr.Row(equal_height=False, elem_id="ask-parts"):
+        with gr.Column(min_width=320, elem_id="ask-question"):
             # Any value is taken, for the choices of another visitor's, or of a script's, may be older; the course is checked.
             course = gr.Dropdown(
                 label="Course", choices=[NO_COURSE], value=NO_COURSE, allow_custom_value=True, elem_id="course"
@@ -301,7 +301,7 @@ def ask_tab(app: gr.Blocks, service: Service, last: gr.BrowserState) -> None:
                 options = gr.Textbox(
                     label=f"Options, one to a line (2 to {len(LETTERS)})", lines=4, max_lines=12, elem_id="options"
                 )
-        with gr.Column(scale=7, min_width=320):
+        with gr.Column(min_width=320, elem_id="ask-answer"):
             with gr.Row(visible=False, elem_classes="place-row") as places:
                 older = gr.Button("‹ Earlier", size="sm", elem_id="older", min_width=80)
                 place = gr.HTML()
@@ -314,11 +314,9 @@ def ask_tab(app: gr.Blocks, service: Service, last: gr.BrowserState) -> None:
                 letter = gr.Radio(choices=["A", "B"], label="The right answer is", elem_id="right-letter")
                 save = gr.Button("Save", size="sm", elem_id="save-correction")
                 saved = gr.HTML()
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=5, min_width=320):
+        pages: PageViewer = viewer("ask-page")
+        with gr.Column(min_width=320, elem_id="ask-sources"):
             sources = gr.HTML(elem_id="sources", js_on_load=_ON_CARD)
-        with gr.Column(scale=7, min_width=320):
-            pages: PageViewer = viewer("ask-page")
 
     looks = [answer, sources, pages.view, place, places, correcting, letter]
     alike: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 4}

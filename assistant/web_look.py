@@ -117,6 +117,17 @@ h2.part { font-size: 1.05rem; font-weight: 650; margin: .2rem 0 .4rem; }
 .dark { --accent-text: #67d3e0; --bar-track: #44403c; }
 .dark button[role="tab"][aria-selected="true"] { color: var(--accent-text) !important; }
 .dark .option.chosen .bar.with i, .dark .legend .with i { background: #22a5bd; }
+/* Two columns in which each part stands right below the last: the page below the answer, the passages below the question. */
+@media (min-width: 721px) {
+  #ask-parts { display: flow-root; }
+  #ask-parts > * { float: right; clear: right; width: calc(58% - .5rem); min-width: 0 !important; margin-bottom: 1rem; }
+  #ask-parts > #ask-question, #ask-parts > #ask-sources { float: left; clear: left; width: calc(42% - .5rem); }
+}
+@media (max-width: 720px) {
+  #ask-parts { flex-direction: column; }
+  #ask-sources { order: 1; }
+  #ask-page { order: 2; }
+}
 @media (max-width: 640px) {
   .gradio-container { padding: .4rem !important; }
   #top p { display: none; }
