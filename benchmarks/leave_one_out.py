@@ -13,9 +13,9 @@ Variants: passages (as the card says, in the fastest number format), none (witho
 int8, nf4, letter (asked for letters). --untuned measures the recipe's model as it comes.
 
 Prints Markdown: accuracy in % with 95 % intervals for each book and variant, the mean over the books, McNemar's exact test
-against the first variant on the same questions, and the expected calibration error. The weight of the model's scores (one over
-the temperature), and beside it those of the evidence of retrieval, are fitted on the other books; the weights shown, and what
-they are in a model's card, on all.
+against the first variant on the same questions (with the evidence of the course against that with it), and the expected
+calibration error. The weight of the model's scores (one over the temperature), and beside it those of the evidence, are fitted on
+the other books; the weights shown, and what they are in a model's card, on all.
 """
 
 import argparse
@@ -44,6 +44,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "nf4": {"quantize": "nf4"},
     "letter": {"scoring": "letter"},
 }
+BESIDE = " and evidence"  # what a variant's name ends in where the evidence of the course is weighed beside its scores
+WITH_EVIDENCE = ("passages", "int8", "nf4")
 
 
 def main() -> int:
@@ -196,7 +198,7 @@ def _answer(data: Path, book: str, model: str, name: str, result: str) -> None:
     rows = []
     for start in range(0, len(mcqs), TOGETHER):
         block = mcqs[start : start + TOGETHER]
-        for mcq, answer in zip(block, assistant.answer_many(block, evidence=name == "passages"), strict=True):
+        for mcq, answer in zip(block, assistant.answer_many(block, evidence=name in WITH_EVIDENCE), strict=True):
             asked = {"id": mcq.id, "key": mcq.answer}
             if isinstance(answer, Answer):
                 rows.append({**asked, "seconds": answer.seconds, **asdict(answer.parts)})
@@ -217,13 +219,14 @@ def _tell(output: Path, books: Sequence[str], wanted: Sequence[str], *, untuned:
     folder = {book: output / ("untuned" if untuned else book) for book in books}
     found = {name: {book: _read(folder[book] / f"{book}-{name}.json") for book in books} for name in wanted}
     judged = {name: _judged(found[name], False) for name in wanted}
-    if len(books) > 1 and "passages" in wanted:
-        judged["passages and evidence"] = _judged(found["passages"], True)
-    first = next(iter(judged))
+    if len(books) > 1:
+        judged |= {name + BESIDE: _judged(found[name], True) for name in wanted if name in WITH_EVIDENCE}
+    first = wanted[0]
     rows = []
     for name, (right, confidences, weights) in judged.items():
         shares = [sum(right[book]) / len(right[book]) for book in books]
-        every, before = ([one for book in books for one in judged[of][0][book]] for of in (name, first))
+        against = first + BESIDE if name.endswith(BESIDE) and first + BESIDE in judged else first
+        every, before = ([one for book in books for one in judged[of][0][book]] for of in (name, against))
         gained = sum(b and not a for a, b in zip(before, every, strict=True))
         lost = sum(a and not b for a, b in zip(before, every, strict=True))
         low, high = stats.paired_difference(gained, lost, len(every))
@@ -234,19 +237,19 @@ def _tell(output: Path, books: Sequence[str], wanted: Sequence[str], *, untuned:
         rows.append([
             name, *(f"{100 * share:.1f}" for share in shares), f"{100 * sum(shares) / len(shares):.1f}",
             stats.percent_with_interval(sum(every), len(every)),
-            "" if name == first else f"{points}, p = {stats.mcnemar_exact(gained, lost):.3g}",
+            "" if name == against else f"{points}, p = {stats.mcnemar_exact(gained, lost):.3g}",
             f"{error:.3f} ({around[0]:.3f}-{around[1]:.3f})" if len(books) > 1 else "",
             ", ".join(f"{weight:.3g}" for weight in weights),
             f"{sum(times) / len(times):.3f}" if times else "",
         ])  # fmt: skip
-    against = f"against {first}, points"
-    head = ["variant", *books, "mean of the books", "all questions", against, "calibration error", "weights", "s a question"]
+    compared = f"against {first}, points"
+    head = ["variant", *books, "mean of the books", "all questions", compared, "calibration error", "weights", "s a question"]
     print(table(head, rows))
-    if "passages and evidence" in judged:
+    if "passages" + BESIDE in judged:
         from assistant.calibrate import learnt
         from assistant.card import Card
 
-        card = Card(**learnt(np.array(judged["passages and evidence"][2])))
+        card = Card(**learnt(np.array(judged["passages" + BESIDE][2])))
         print(f"\nFor the model's card: {card.model_dump_json(include={'temperature', 'evidence_weights'})}")
 
 
