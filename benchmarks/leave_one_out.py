@@ -14,7 +14,7 @@ int8, nf4, letter (asked for letters). --untuned measures the recipe's model as 
 
 Prints Markdown: accuracy in % with 95 % intervals for each book and variant, the mean over the books, McNemar's exact test
 against the first variant on the same questions (with the evidence of the course against that with it), and the expected
-calibration error. The weight of the model's scores (one over the temperature), and beside it those of the evidence, are fitted on
+calibration error. The weight of the model's scores (one over the temperature) and those of the evidence beside it are fitted on
 the other books; the weights shown, and what they are in a model's card, on all.
 """
 
