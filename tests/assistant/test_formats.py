@@ -150,7 +150,8 @@ def test_a_first_question_with_the_option_question_is_no_header(tmp_path: Path) 
         assert read(tmp_path / "a.csv", header + "\n") == []
 
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).filter(str.strip)
+# No NUL: a file that begins with one is UTF-16 to its readers, and is refused as that.
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=30).filter(str.strip)
 PLAIN = st.text("abc éß漢,;\"'", min_size=1, max_size=20).map(lambda text: " ".join(text.split())).filter(bool)
 
 
