@@ -225,7 +225,7 @@ def _tell(output: Path, books: Sequence[str], wanted: Sequence[str], *, untuned:
     rows = []
     for name, (right, confidences, weights) in judged.items():
         shares = [sum(right[book]) / len(right[book]) for book in books]
-        against = first + BESIDE if name.endswith(BESIDE) and first + BESIDE in judged else first
+        against = first + BESIDE if name.endswith(BESIDE) and name != first + BESIDE and first + BESIDE in judged else first
         every, before = ([one for book in books for one in judged[of][0][book]] for of in (name, against))
         gained = sum(b and not a for a, b in zip(before, every, strict=True))
         lost = sum(a and not b for a, b in zip(before, every, strict=True))
