@@ -160,7 +160,8 @@ def test_evidence_counts_by_the_weight_that_the_card_gives_it(lm: LanguageModel,
     assert heavy.to_json()["evidence"]["sentence"] == [round(value, 5) for value in evidence["sentence"]]
     negated = assistant.answer(dataclasses.replace(QUESTION, question=QUESTION.question.replace("says", "does not say")))
     assert negated.parts.evidence["sentence"] == pytest.approx([-value for value in evidence["sentence"]], rel=0.1)
-    assert negated.letter == "ABCD"[evidence["sentence"].index(min(evidence["sentence"]))]
+    # Two options have the lowest: there the model decides.
+    assert evidence["sentence"]["ABCD".index(negated.letter)] == min(evidence["sentence"])
 
 
 def without_evidence(lm: LanguageModel) -> LanguageModel:
