@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ingest.clean import defined_term
 from ingest.document import Heading, Page
 
 # Paragraphs and sentences are one level: the splitter never merges across its levels, so that paragraphs as a level of
@@ -50,13 +51,15 @@ class Piece(BaseModel):
 def document_text(pages: Sequence[Page]) -> str:
     """Return the text that character spans count in: the pages' texts, with one character between two pages.
 
-    That character is a space where a sentence runs on over the page's end, else a newline.
+    That character is a space where a sentence runs on over the page's end, else a newline: also where a glossary's next entry
+    begins.
     """
     parts: list[str] = []
     for previous, page in zip([None, *pages], pages, strict=False):
         if previous is not None:
             runs_on = previous.text[-1:].isalnum() and page.text[:1].islower()
-            parts.append(" " if runs_on else "\n")
+            listed = defined_term(previous.text.rpartition("\n")[2]) and defined_term(page.text.partition("\n")[0])
+            parts.append(" " if runs_on and not listed else "\n")
         parts.append(page.text)
     return "".join(parts)
 

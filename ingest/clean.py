@@ -3,8 +3,11 @@
 import itertools
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
+
+from ingest.words import STOP_WORDS
 
 # What is written instead of a character, for str.translate.
 # Presentation forms that stand for ordinary letters. Typeset mathematics uses whole alphabets of its own for italic and
@@ -34,6 +37,9 @@ _CODE = re.compile(
     re.VERBOSE,
 )
 _CODE_MARK = re.compile(r"[=(){}\[\];]")
+# "page table: what maps ..."; a term has six words at most.
+_DEFINITION = re.compile(r'(?P<term>[^\W\d_][^\s:.?!;“”"]*(?: [^\s:.?!;“”"]+){0,5}): \S')
+_LONGEST_DEFINITION = 8  # lines
 _INDENT = re.compile(r"(?: {2,}|\t)\s*\S")
 _WIDE_GAP = re.compile(r"(?<=\S)(?: {3,}|\t)\s*(?=\S)")
 _CONTENTS_ENTRY = re.compile(r"(?:\.\s?){4,}\s*[\divxlc]+$")  # "Paging . . . . . 17"
@@ -59,6 +65,12 @@ class _Line(NamedTuple):
     kind: Literal["prose", "code", "row", "entry", "title"] = "prose"
 
 
+def defined_term(line: str) -> str | None:
+    """Return the term of a line that looks like the first of a glossary's entry: "page table: what maps pages to frames"."""
+    match = _DEFINITION.match(line)
+    return match["term"].casefold() if match and match["term"].split()[0] not in STOP_WORDS else None
+
+
 def squashed(text: str) -> str:
     """Return the letters and digits of `text` in lower case: what two readers' versions of a line have in common."""
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold())
@@ -75,7 +87,8 @@ def clean_pages(raw: Sequence[str], titles: Sequence[Collection[str]] = ()) -> l
     pages = [_titled(_lines(text), page) for text, page in zip(raw, known, strict=True)]
     pages = _without_running_lines(pages, known)
     words = _compound_words(pages)
-    return [_paragraphs(lines, words) for lines in pages]
+    glossary = _glossary(pages)
+    return [_paragraphs(lines, words, starts) for lines, starts in zip(pages, glossary, strict=True)]
 
 
 def _lines(text: str) -> list[_Line]:
@@ -212,7 +225,48 @@ def _compound_words(pages: list[list[_Line]]) -> set[str]:
     return {word.lower() for lines in pages for line in lines for word in re.findall(r"\w+-\w+", line.text)}
 
 
-def _paragraphs(lines: list[_Line], compounds: set[str]) -> str:
+def _glossary(pages: list[list[_Line]]) -> list[set[int]]:
+    """Return for each page the places of lines with which an entry of a glossary begins, as in "page table: what maps ...".
+
+    A line of prose may begin like that, too; entries come in alphabetical order, at least two of them near each other and
+    more of them than of such lines. They are as long as lines of prose, so that nothing else tells where one ends.
+    """
+    entries: list[set[int]] = [set() for _ in pages]
+    run: list[tuple[int, int, str]] = []  # page, line, term
+
+    def close() -> None:
+        ordered = _longest_rise([term for *_, term in run])
+        if len(ordered) > max(1, len(run) / 2):
+            for chosen in ordered:
+                page, line, _ = run[chosen]
+                entries[page].add(line)
+        run.clear()
+
+    since = 0  # lines since the last that may begin an entry
+    for number, lines in enumerate(pages):
+        for place, line in enumerate(lines):
+            since += 1
+            term = defined_term(line.text) if line.kind == "prose" else None
+            if line.kind == "title" or since > _LONGEST_DEFINITION:
+                close()
+            if term:
+                run.append((number, place, term))
+                since = 0
+    close()
+    return entries
+
+
+def _longest_rise(values: Sequence[str]) -> list[int]:
+    """Return the places of the longest strictly rising subsequence of `values`."""
+    best: list[list[int]] = []  # of each length so far, the sequence that ends lowest
+    for place, value in enumerate(values):
+        length = bisect_left([values[sequence[-1]] for sequence in best], value)
+        best[length : length + 1] = [[*(best[length - 1] if length else []), place]]
+    return best[-1] if best else []
+
+
+def _paragraphs(lines: list[_Line], compounds: set[str], entries: Collection[int] = ()) -> str:
+    """Join a page's lines to paragraphs; `entries` are the places of lines that begin one, whatever they look like."""
     if not lines:
         return ""
     lengths = sorted(len(line.text) for line in lines)
@@ -221,7 +275,8 @@ def _paragraphs(lines: list[_Line], compounds: set[str]) -> str:
     text = lines[0].text
     for index, (previous, line) in enumerate(itertools.pairwise(lines)):
         following = line.text
-        if _ends_paragraph(previous, line, full) or (index in apart and index + 1 in apart):
+        begins = index + 1 in entries or (index in apart and index + 1 in apart)
+        if begins or _ends_paragraph(previous, line, full):
             text += "\n" + following
         elif hyphen := _BROKEN_WORD.search(text, max(0, len(text) - len(previous.text))):
             tail = re.split(r"\W", following, maxsplit=1)[0]

@@ -44,6 +44,8 @@ def test_a_sentence_that_runs_over_a_page_end_is_joined_by_a_space() -> None:
         document_text([Page(1, "the transition from"), Page(2, "running to ready.")]) == "the transition from running to ready."
     )
     assert document_text([Page(1, "The end."), Page(2, "A start.")]) == "The end.\nA start."
+    entries = [Page(1, "fork: makes a process"), Page(2, "kernel: what runs them"), Page(3, "and the machine")]
+    assert document_text(entries) == "fork: makes a process\nkernel: what runs them and the machine"
 
 
 def test_passages_fit_the_embedder_whole() -> None:

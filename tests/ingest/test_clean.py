@@ -38,6 +38,40 @@ def test_list_items_keep_their_lines() -> None:
     assert clean(text).split("\n")[1:] == ["• ready", "• running", "1. first", "2. second"]
 
 
+GLOSSARY = """\
+deadlock: a state in which each of several processes waits for something that
+only another of them can give
+demand paging: a page is brought into memory when it is used for the first time
+dispatcher: the part of the kernel that hands the processor from one of several
+processes to another: it saves and loads what they were doing, in a
+few microseconds
+fork: the system call by which a process makes another one that is like itself"""
+
+
+def test_entries_of_a_glossary_stand_apart_however_long_their_lines_are() -> None:
+    text = f"All of this was seen in the chapter on processes.\n{GLOSSARY}"
+    lines = clean(text).split("\n")
+    assert [line.partition(":")[0] for line in lines[1:]] == ["deadlock", "demand paging", "dispatcher", "fork"]
+    assert lines[1].endswith("waits for something that only another of them can give")
+    assert lines[3].endswith("in a few microseconds")
+
+
+def test_entries_of_a_glossary_stand_apart_on_both_sides_of_a_page_s_end() -> None:
+    lines = GLOSSARY.split("\n")
+    first, second = clean_pages(["\n".join(lines[:3]), "\n".join(lines[3:])])
+    assert (first.count("\n"), second.count("\n")) == (1, 1)
+
+
+def test_colons_in_prose_begin_no_paragraph() -> None:
+    text = (
+        "Two things are needed before a program may run on it as it was meant to be\n"
+        "run: memory to stand in and a processor that has the time to carry it out,\n"
+        "as was said: no more than that is asked of a machine, and all other things\n"
+        "that people put on a desk: these come later, if at all they come to be asked"
+    )
+    assert "\n" not in clean(text)
+
+
 def test_ligatures_math_letters_and_control_characters_are_made_plain() -> None:
     assert clean("e\ufb03cient \ufb02uid 𝑥 = 𝐴\x00\x1b[31m") == "efficient fluid x = A[31m"
     assert clean("20 ℃ and x² stay") == "20 ℃ and x² stay"
