@@ -1,22 +1,26 @@
 """Keyed questions → what tuning reads and scores: the prompts that the tuned model will be asked with, as tokens."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from assistant.answer import Assistant
 from assistant.card import Card
+from assistant.mcq import MCQ
 from assistant.model import LanguageModel
 from assistant.packing import Encoded, read
 from assistant.prompt import Prompt, render
 from assistant.scoring import divisors, encode, encode_letters, target_logprobs
-from ingest.course import Course
+from ingest.course import Course, Hit
 from ingest.errors import ModelError
 from training.gather import Asked
 from training.recipe import MCQTuning
 
 if TYPE_CHECKING:
     import torch
+
+
+_SPARE = 4  # passages that may hold the text a question was made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +58,15 @@ def examples(
 ) -> list[Example]:
     """Return what `stage` trains on: each question with the passages that the assistant would show with it, or its own fact.
 
+    Questions made of a course's text are shown others of its passages.
+
     Questions of more than the stage's `max_length` tokens lose their least relevant passages first; those that are too long
     without any are left out. `on_status` is told how many. `lm` is the model that is tuned, or any with its tokenizer.
     """
     lm = replace(lm, card=tuned_card(stage, lm.card))
+    made_of = {one.mcq: one.made_of for one in asked if one.made_of is not None}
     assistants = {
-        name: Assistant(lm, Course.open(name) if name else None, passages=stage.passages)
+        name: _Hiding(lm, Course.open(name) if name else None, stage.passages, made_of)
         for name in {one.course for one in asked}
     }
     found, shortened, left_out = [], 0, []
@@ -79,6 +86,19 @@ def examples(
             f"(the first, {left_out[0]})"
         )
     return found
+
+
+class _Hiding(Assistant):
+    """Shows a question that was made of a course's text the passages that do not hold this text."""
+
+    def __init__(self, lm: LanguageModel, course: Course | None, passages: int, made_of: Mapping[MCQ, str]) -> None:
+        super().__init__(lm, course, passages=passages)
+        self._made_of = made_of
+
+    def _found(self, mcq: MCQ, limit: int) -> list[Hit]:
+        text = self._made_of.get(mcq)
+        hits = super()._found(mcq, limit + (_SPARE if text and limit else 0))
+        return [hit for hit in hits if not text or text not in hit.passage.text][:limit]
 
 
 def _passages(assistant: Assistant, one: Asked) -> list[str] | None:

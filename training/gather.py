@@ -24,13 +24,18 @@ _NAMED = 5  # bad rows that are told of
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A keyed question of a recipe: where it stands, the course to search, and what the row shows instead of passages."""
+    """A keyed question of a recipe: where it stands, the course to search, and what the row shows instead of passages.
+
+    `made_of` is the text that the question was made of, if it was. Passages that hold it are not shown with the question: with
+    them to copy from, it would teach how to find the same words again instead of how to read.
+    """
 
     place: str
     mcq: MCQ
     examples: tuple[MCQ, ...] = ()
     course: str | None = None
     fact: str | None = None
+    made_of: str | None = None
 
 
 def preferences(recipe: Recipe, stage: DPO, data: Path | None) -> Prepared:
@@ -83,7 +88,10 @@ def _made(course: Course, wanted: Questions, seed: int) -> list[Asked]:
     made = make_quiz(pages, kinds=wanted.quiz, limit=wanted.use, seed=seed)
     if not made:
         raise UserError(f"the pages of course '{course.name}' give no {wanted.name}; take them out of the recipe")
-    return [Asked(f"course {course.name}: {item.document} page {item.page}", item.mcq, course=course.name) for item in made]
+    return [
+        Asked(f"course {course.name}: {item.document} page {item.page}", item.mcq, course=course.name, made_of=item.evidence)
+        for item in made
+    ]
 
 
 def without(asked: Sequence[Asked], held: Sequence[Asked]) -> list[Asked]:

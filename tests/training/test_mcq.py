@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -348,6 +349,27 @@ def test_questions_are_made_of_a_course_s_pages(operating_systems: Course) -> No
     assert len(found) == 5
     assert {one.course for one in found} == {operating_systems.name}
     assert all(one.mcq.answer and "_____" in one.mcq.question for one in found)
+
+
+def test_a_question_made_of_a_course_s_text_is_shown_other_passages(operating_systems: Course, tiny: Path) -> None:
+    lm = load_model(str(tiny))
+    by = stage(passages=2)
+    wanted = Questions(quiz=("gap",), course=operating_systems.name, use=8)
+    made = questions(Recipe(name="x", model="x", architecture="llama", stages=(by,)), [wanted], None)
+
+    def read(asked: Sequence[Asked]) -> list[str]:
+        return [lm.tokenizer.decode(example.encoded.prefix) for example in examples(lm, by, asked)]
+
+    def has(prompt: str, one: Asked) -> bool:
+        assert one.made_of is not None
+        return one.made_of in prompt
+
+    others = 0
+    for one, hidden, plain in zip(made, read(made), read([replace(one, made_of=None) for one in made]), strict=True):
+        assert has(plain, one)  # the search finds it
+        assert not has(hidden, one)
+        others += len(hidden) > len(one.mcq.question) + 200
+    assert others >= len(made) / 2  # where the course says more about it
 
 
 def test_what_cannot_be_tuned_is_refused(tiny: Path, tmp_path: Path) -> None:
