@@ -85,20 +85,27 @@ def _source(number: int, hit: Hit, influence: Influence | None = None) -> Render
 
 def models(found: Sequence[tuple[str, Path, Card]]) -> RenderableType:
     """Show the models that are here: how each is asked, and what was measured."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("Model", "Scoring", "Passages", "Temperature", "Evidence", "Prompt", "Measured"):
-        table.add_column(column, overflow="fold")
+    parts: list[RenderableType] = []
     for name, folder, card in found:
-        shown = name if folder.is_dir() else f"{name} (made at its first use)"
-        measured = "; ".join(f"{m.on}: {percent_with_interval(m.right, m.n)}" for m in card.accuracy)
-        scoring = card.scoring if card.scoring == "letter" else f"{card.scoring}, {card.normalization}"
-        evidence = _weights(card) or "none"
+        title = Text(name, "bold")
+        title.append("" if folder.is_dir() else "  made at its first use", "yellow")
         turns = card.template.turns_negation
         prompt = "standard" if card.template == Template(turns_negation=turns) else _one_line(card.template)
-        prompt += ", what is not so put plainly" if turns else ""
-        cells = (shown, scoring, str(card.passages), f"{card.temperature:.3g}", evidence, prompt, measured or "nothing yet")
-        table.add_row(*map(plain, cells))
-    return table
+        rows = {
+            "scoring": card.scoring if card.scoring == "letter" else f"{card.scoring}, {card.normalization}",
+            "passages": str(card.passages),
+            "temperature": f"{card.temperature:.3g}",
+            "evidence": _weights(card) or "none",
+            "prompt": prompt + (", what is not so put plainly" if turns else ""),
+            "measured": "\n".join(f"{percent_with_interval(m.right, m.n)}: {m.on}" for m in card.accuracy) or "nothing yet",
+        }
+        table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+        table.add_column(style="cyan")
+        table.add_column(overflow="fold")
+        for row in rows.items():
+            table.add_row(*map(plain, row))
+        parts += [title, Padding(table, (0, 0, 1, 2))]
+    return Group(*parts)
 
 
 def _weights(card: Card) -> str:

@@ -364,6 +364,7 @@ def test_models_show_how_they_want_to_be_asked(tmp_path: Path) -> None:
     console.width = 200
     with console.capture() as shown:
         console.print(render.models(cards))
-    first, second = shown.get().splitlines()[1:]
-    assert "standard" in first
+    first, second = re.split("(?=^own)", shown.get(), flags=re.MULTILINE)
+    assert first.startswith("plain\n")
+    assert re.search(r"prompt +standard", first)
     assert "{passage}⏎⏎Question: {question}⏎{letter}. {option}⏎The answer is" in second
