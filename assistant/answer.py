@@ -220,11 +220,14 @@ class Assistant:
         The least relevant passages are dropped until the prompt fits; the question always stays. Raises ModelError where it
         alone does not fit.
         """
-        hits: list[Hit] = []
-        if self.course is not None and self.passages:
-            # The options name what the question asks about: with them the right section is found far more often.
-            hits = self.course.search("\n".join((mcq.question, *mcq.options)), self.passages)
-        return self._fitted(mcq, hits, examples)
+        return self._fitted(mcq, self._found(mcq, self.passages), examples)
+
+    def _found(self, mcq: MCQ, limit: int) -> list[Hit]:
+        """Return the best passages that the course holds for a question, at most `limit`."""
+        if self.course is None or not limit:
+            return []
+        # The options name what the question asks about: with them the right section is found far more often.
+        return self.course.search("\n".join((mcq.question, *mcq.options)), limit)
 
     def shown(self, mcq: MCQ, examples: Sequence[MCQ] = ()) -> list[Hit]:
         """Return the passages that an answer to `mcq` reads, most relevant first: those that fit, if any is about it.

@@ -10,7 +10,7 @@ from ingest.errors import ModelError
 CARD_FILE = "mcqa.json"
 ScoringKind = Literal["letter", "cloze"]
 Normalization = Literal["sum", "token", "byte", "pmi"]
-EvidenceKind = Literal["passage", "sentence", "nearby", "sums_up"]
+EvidenceKind = Literal["passage", "statement", "sentence", "nearby", "sums_up"]
 EVIDENCE: tuple[EvidenceKind, ...] = get_args(EvidenceKind)
 
 

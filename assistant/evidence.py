@@ -30,6 +30,7 @@ def gather(course: Course, mcq: MCQ) -> Kinds:
     sign = 1.0 if plain(mcq.question) is None else -1.0
     return {
         "passage": tuple(sign * value for value in found.passage),
+        "statement": tuple(sign * value for value in found.statement),
         "sentence": tuple(sign * value for value in found.sentence),
         "nearby": tuple(sign * value for value in found.nearby),
         "sums_up": tuple(float(bool(_SUMS_UP.search(option))) for option in mcq.options),

@@ -113,19 +113,23 @@ class Evidence:
     """What an index says for each option of a question, one number an option; without any language model.
 
     `passage`: how near the nearest passage is to question and option (cosine similarity), and 0.3 times the share of the
-    question's words in it times that of the option's. `sentence`: the best BM25 score of a sentence for question and option.
-    `nearby`: the largest share of the option's words in one of the five passages that are nearest to the question alone.
-    Shares count words by their rarity in the index.
+    question's words in it times that of the option's. `statement`: the same of the nearest sentence, among those that share
+    most words with question and an option. `sentence`: the best BM25 score of a sentence for question and option. `nearby`:
+    the largest share of the option's words in one of the five passages that are nearest to the question alone. Shares count
+    words by their rarity in the index.
     """
 
     passage: tuple[float, ...]
+    statement: tuple[float, ...]
     sentence: tuple[float, ...]
     nearby: tuple[float, ...]
 
 
 _EACH = 10  # passages that each way of search gives for an option
 _ABOUT, _NEARBY = 20, 5  # passages about the question that are looked at, and those that count as near
-_COVERED = 0.3
+_STATEMENTS = 4  # sentences that share most words with an option and the question, whose meaning is looked at
+_COVERED = 0.3  # what the product of both shares of words weighs beside the cosine
+_EITHER = 0.3  # ... and their sum beside the product
 _K1, _B = 1.2, 0.75  # BM25 as in SQLite's FTS5
 
 
@@ -141,10 +145,10 @@ def evidence(index: Index, question: str, options: Sequence[str]) -> Evidence:
     added = [words - asked or words for words in (set(terms(option)) for option in options)]
     rarity = _rarities(index.store, asked.union(*added))
 
-    parts_of = {id_: [Counter(terms(part)) for part in sentences(passage.text)] for id_, passage in passages.items()}
-    words_of = {id_: set().union(*parts) for id_, parts in parts_of.items()}
-    parts = [part for of_one in parts_of.values() for part in of_one]
-    mean = sum(part.total() for part in parts) / max(1, len(parts))
+    parts_of = {id_: sentences(passage.text) for id_, passage in passages.items()}
+    told = {part: Counter(terms(part)) for parts in parts_of.values() for part in parts}
+    words_of = {id_: set().union(*(told[part] for part in parts)) for id_, parts in parts_of.items()}
+    mean = sum(part.total() for part in told.values()) / max(1, len(told))
 
     def bm25(part: Counter[str]) -> list[float]:
         """Return a sentence's score for the question with each option."""
@@ -156,19 +160,33 @@ def evidence(index: Index, question: str, options: Sequence[str]) -> Evidence:
         of_question = of(asked)
         return [of_question + of(words - asked) for words in added]
 
-    by_sentence = [bm25(part) for part in parts]
-    near = index.store.similarities(np.stack([index.embed(query) for query in queries]), list(passages))
-    repeated = {id_: _covered(rarity, asked, words) for id_, words in words_of.items()}
+    def shares(texts: Collection[Collection[str]]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the share of the question's words in each text, and of what each option adds, shape (options, texts)."""
+        of_options = [[_covered(rarity, words, text) for text in texts] for words in added]
+        return np.array([_covered(rarity, asked, text) for text in texts]), np.array(of_options)
+
+    def nearest(cosines: np.ndarray, texts: Collection[Collection[str]]) -> tuple[float, ...]:
+        """Return for each option how near the nearest of the texts is; `cosines` has the shape (options, texts)."""
+        of_question, of_options = shares(texts)
+        return tuple(map(float, (cosines + _COVERED * of_question * of_options).max(axis=1)))
+
+    wanted = np.stack([index.embed(query) for query in queries])
+    near = index.store.similarities(wanted, list(passages))
+    if not near or not told:
+        nothing = (0.0,) * len(options)
+        return Evidence(nothing, nothing, nothing, nothing)
+    # Sentences have no stored vectors, so that only the most promising are looked at; sorting keeps the order of equal ones.
+    of_question, of_options = shares(told.values())
+    promise = of_question * of_options + _EITHER * (of_question + of_options)
+    places = {int(place) for row in promise for place in np.argsort(-row, kind="stable")[:_STATEMENTS]}
+    statements = [text for place, text in enumerate(told) if place in places]
+    index.embed_all(statements)
+    by_sentence = [bm25(part) for part in told.values()]
     closest = [words_of[id_] for id_ in about[:_NEARBY] if id_ in words_of]
     return Evidence(
-        passage=tuple(
-            max(
-                (float(near[id_][n]) + _COVERED * repeated[id_] * _covered(rarity, words, words_of[id_]) for id_ in near),
-                default=0.0,
-            )
-            for n, words in enumerate(added)
-        ),
-        sentence=tuple(max((row[n] for row in by_sentence), default=0.0) for n in range(len(added))),
+        passage=nearest(np.stack([near[id_] for id_ in near], axis=1), [words_of[id_] for id_ in near]),
+        statement=nearest(wanted @ np.stack([index.embed(text) for text in statements]).T, [told[text] for text in statements]),
+        sentence=tuple(max(row[n] for row in by_sentence) for n in range(len(added))),
         nearby=tuple(max((_covered(rarity, words, text) for text in closest), default=0.0) for words in added),
     )
 

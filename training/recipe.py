@@ -40,7 +40,8 @@ class Questions(Settings):
 
     `subjects` keeps only these; `use` at most so many, evenly from all subjects; `shots` solved examples stand before each.
     `fact` shows the fact that a row names (OpenBookQA) as its passage instead of searching a course. In place of a file, `quiz`
-    names kinds of questions to make from the course's own pages (assistant.quiz), `use` of them, evenly from all pages.
+    names kinds of questions to make from the course's own pages (assistant.quiz), `use` of them, evenly from all pages; they
+    are shown with passages that do not hold the text they were made of.
     """
 
     file: Path | None = None

@@ -9,7 +9,7 @@ from ingest.course import Course
 def test_every_kind_of_evidence_finds_the_term_that_a_page_defines(operating_systems: Course) -> None:
     documents = [record.path for record in operating_systems.documents()]
     mcqs = [item.mcq for item in make_quiz({path: operating_systems.pages(path) for path in documents}, limit=20)]
-    right = {"passage": 0, "sentence": 0, "nearby": 0}
+    right = {"passage": 0, "statement": 0, "sentence": 0, "nearby": 0}
     for mcq in mcqs:
         found = gather(operating_systems, mcq)
         for kind in right:

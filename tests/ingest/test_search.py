@@ -107,6 +107,36 @@ def test_neighbors_are_joined_as_the_document_has_them(operating_systems: Course
     assert all(a[0] != b[0] or a[2] <= b[1] for a, b in pairwise(spans))  # nothing is shown twice
 
 
+def test_a_statement_is_nearest_where_one_sentence_says_it_and_not_only_one_passage(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "material"
+    folder.mkdir()
+    (folder / "notes.txt").write_text(
+        "The coordination exam shows how well the cerebellum works. The sensory exam shows what the spinal cord carries. "
+        "The mental status exam shows what the cerebrum does.",
+        encoding="utf-8",
+    )
+    course = Course("exams")
+    course.sync(folder)
+    options = ("the sensory exam", "the mental status exam", "the coordination exam")
+    for place, part in enumerate(("spinal cord", "cerebrum", "cerebellum")):
+        found = course.evidence(f"Which part of a neurological exam would reveal damage to the {part}?", options)
+        assert found.statement.index(max(found.statement)) == place
+        assert max(found.nearby) == min(found.nearby)  # all of them stand in the one passage
+
+
+def test_a_course_whose_files_lost_their_text_has_no_evidence(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "material" / "notes.txt"
+    file.parent.mkdir()
+    file.write_text("Something stands here.", encoding="utf-8")
+    course = Course("emptied")
+    course.sync(file.parent)
+    file.write_text(" ", encoding="utf-8")
+    with pytest.raises(CourseError, match="no text"):
+        course.sync(file.parent)
+    found = course.evidence("What stands here?", ("Something", "Nothing"))
+    assert found.passage == found.statement == found.sentence == found.nearby == (0.0, 0.0)
+
+
 def test_relevance_tells_the_course_from_what_it_does_not_hold(operating_systems: Course) -> None:
     def best(record: dict) -> float:  # type: ignore[type-arg]
         query = "\n".join((record["question"], *record["choices"]))
