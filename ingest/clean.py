@@ -258,11 +258,18 @@ def _glossary(pages: list[list[_Line]]) -> list[set[int]]:
 
 def _longest_rise(values: Sequence[str]) -> list[int]:
     """Return the places of the longest strictly rising subsequence of `values`."""
-    best: list[list[int]] = []  # of each length so far, the sequence that ends lowest
+    ends: list[int] = []  # of each length so far, the place where the one that ends lowest ends
+    before: list[int] = []
     for place, value in enumerate(values):
-        length = bisect_left([values[sequence[-1]] for sequence in best], value)
-        best[length : length + 1] = [[*(best[length - 1] if length else []), place]]
-    return best[-1] if best else []
+        length = bisect_left(ends, value, key=values.__getitem__)
+        before.append(ends[length - 1] if length else -1)
+        ends[length : length + 1] = [place]
+    rise: list[int] = []
+    place = ends[-1] if ends else -1
+    while place >= 0:
+        rise.append(place)
+        place = before[place]
+    return rise[::-1]
 
 
 def _paragraphs(lines: list[_Line], compounds: set[str], entries: Collection[int] = ()) -> str:
