@@ -57,9 +57,12 @@ def document_text(pages: Sequence[Page]) -> str:
     parts: list[str] = []
     for previous, page in zip([None, *pages], pages, strict=False):
         if previous is not None:
-            runs_on = previous.text[-1:].isalnum() and page.text[:1].islower()
-            listed = defined_term(previous.text.rpartition("\n")[2]) and defined_term(page.text.partition("\n")[0])
-            parts.append(" " if runs_on and not listed else "\n")
+            runs_on = (
+                previous.text[-1:].isalnum()
+                and page.text[:1].islower()
+                and not (defined_term(previous.text.rpartition("\n")[2]) and defined_term(page.text.partition("\n")[0]))
+            )
+            parts.append(" " if runs_on else "\n")
         parts.append(page.text)
     return "".join(parts)
 

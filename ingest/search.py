@@ -165,9 +165,8 @@ def evidence(index: Index, question: str, options: Sequence[str]) -> Evidence:
         of_options = [[_covered(rarity, words, text) for text in texts] for words in added]
         return np.array([_covered(rarity, asked, text) for text in texts]), np.array(of_options)
 
-    def nearest(cosines: np.ndarray, texts: Collection[Collection[str]]) -> tuple[float, ...]:
-        """Return for each option how near the nearest of the texts is; `cosines` has the shape (options, texts)."""
-        of_question, of_options = shares(texts)
+    def nearest(cosines: np.ndarray, of_question: np.ndarray, of_options: np.ndarray) -> tuple[float, ...]:
+        """Return for each option how near the nearest text is; of_options and cosines have shape (options, texts)."""
         return tuple(map(float, (cosines + _COVERED * of_question * of_options).max(axis=1)))
 
     wanted = np.stack([index.embed(query) for query in queries])
@@ -178,14 +177,16 @@ def evidence(index: Index, question: str, options: Sequence[str]) -> Evidence:
     # Sentences have no stored vectors, so that only the most promising are looked at; sorting keeps the order of equal ones.
     of_question, of_options = shares(told.values())
     promise = of_question * of_options + _EITHER * (of_question + of_options)
-    places = {int(place) for row in promise for place in np.argsort(-row, kind="stable")[:_STATEMENTS]}
-    statements = [text for place, text in enumerate(told) if place in places]
+    places = sorted({int(place) for row in promise for place in np.argsort(-row, kind="stable")[:_STATEMENTS]})
+    texts = list(told)
+    statements = [texts[place] for place in places]
     index.embed_all(statements)
+    meant = wanted @ np.stack([index.embed(text) for text in statements]).T
     by_sentence = [bm25(part) for part in told.values()]
     closest = [words_of[id_] for id_ in about[:_NEARBY] if id_ in words_of]
     return Evidence(
-        passage=nearest(np.stack([near[id_] for id_ in near], axis=1), [words_of[id_] for id_ in near]),
-        statement=nearest(wanted @ np.stack([index.embed(text) for text in statements]).T, [told[text] for text in statements]),
+        passage=nearest(np.stack(list(near.values()), axis=1), *shares([words_of[id_] for id_ in near])),
+        statement=nearest(meant, of_question[places], of_options[:, places]),
         sentence=tuple(max(row[n] for row in by_sentence) for n in range(len(added))),
         nearby=tuple(max((_covered(rarity, words, text) for text in closest), default=0.0) for words in added),
     )

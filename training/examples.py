@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from assistant.answer import Assistant
-from assistant.card import Card
+from assistant.card import Card, ScoringKind
 from assistant.mcq import MCQ
 from assistant.model import LanguageModel
 from assistant.packing import Encoded, read
@@ -58,20 +58,14 @@ def examples(
 ) -> list[Example]:
     """Return what `stage` trains on: each question with the passages that the assistant would show with it, or its own fact.
 
-    Questions made of a course's text are shown others of its passages.
-
     Questions of more than the stage's `max_length` tokens lose their least relevant passages first; those that are too long
     without any are left out. `on_status` is told how many. `lm` is the model that is tuned, or any with its tokenizer.
     """
     lm = replace(lm, card=tuned_card(stage, lm.card))
-    made_of = {one.mcq: one.made_of for one in asked if one.made_of is not None}
-    assistants = {
-        name: _Hiding(lm, Course.open(name) if name else None, stage.passages, made_of)
-        for name in {one.course for one in asked}
-    }
+    finders = assistants(lm, asked, stage.passages)
     found, shortened, left_out = [], 0, []
     for one in asked:
-        texts = _passages(assistants[one.course], one)
+        texts = _passages(finders[one.course], one)
         prompt = None if texts is None else _fitting(lm, stage, one, texts)
         if texts is None or prompt is None:
             left_out.append(one.place)
@@ -88,11 +82,29 @@ def examples(
     return found
 
 
+def assistants(
+    lm: LanguageModel, asked: Sequence[Asked], passages: int, scoring: ScoringKind | None = None
+) -> dict[str | None, Assistant]:
+    """Return an assistant for each course of the questions, which shows those that were made of its text other passages."""
+    made_of = {one.mcq: one.made_of for one in asked if one.made_of is not None}
+    return {
+        name: _Hiding(lm, Course.open(name) if name else None, passages, scoring, made_of)
+        for name in {one.course for one in asked}
+    }
+
+
 class _Hiding(Assistant):
     """Shows a question that was made of a course's text the passages that do not hold this text."""
 
-    def __init__(self, lm: LanguageModel, course: Course | None, passages: int, made_of: Mapping[MCQ, str]) -> None:
-        super().__init__(lm, course, passages=passages)
+    def __init__(
+        self,
+        lm: LanguageModel,
+        course: Course | None,
+        passages: int,
+        scoring: ScoringKind | None,
+        made_of: Mapping[MCQ, str],
+    ) -> None:
+        super().__init__(lm, course, passages=passages, scoring=scoring)
         self._made_of = made_of
 
     def _found(self, mcq: MCQ, limit: int) -> list[Hit]:

@@ -7,7 +7,7 @@ from assistant.card import ScoringKind
 from assistant.model import LanguageModel
 from assistant.prompt import Prompt, render
 from assistant.scoring import OptionScores, score
-from ingest.course import Course
+from training.examples import assistants
 from training.gather import Asked
 from training.pairs import Message, Pair
 
@@ -19,11 +19,8 @@ def option_pairs(
 
     Prompts and completions are what the assistant scores, retrieved passages and the space before a completion included.
     """
-    courses = {one.course for one in asked}
-    assistants = {
-        name: Assistant(lm, Course.open(name) if name else None, scoring=scoring, passages=passages) for name in courses
-    }
-    prompts = [_prompt(assistants[one.course], one) for one in asked]
+    finders = assistants(lm, asked, passages, scoring)
+    prompts = [_prompt(finders[one.course], one) for one in asked]
     scores: list[OptionScores] = []
     for start in range(0, len(prompts) if hardest else 0, TOGETHER):
         scores += score(lm, prompts[start : start + TOGETHER], scoring, lm.card.normalization)

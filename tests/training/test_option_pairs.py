@@ -44,3 +44,14 @@ def test_without_turning_what_is_not_so_is_asked_as_it_stands(lm: LanguageModel)
     (pair, _) = option_pairs(turning(lm, False), [Asked("line 1", DENIED)], "cloze", 0)
     assert pair.chosen == " a spoon"
     assert "is not a bit" in pair.prompt[0].content
+
+
+def test_a_question_made_of_a_course_s_text_is_paired_over_other_passages(lm: LanguageModel, operating_systems: Course) -> None:
+    text = "a page that was never modified need not be written back"
+    asked = Asked(
+        "line 1", MCQ("Which bit saves work when a page is evicted?", ("present", "dirty"), "B"), course=operating_systems.name
+    )
+    (plain,) = option_pairs(lm, [asked], "cloze", 2)
+    (hidden,) = option_pairs(lm, [dataclasses.replace(asked, made_of=text)], "cloze", 2)
+    assert text in plain.prompt[0].content
+    assert text not in hidden.prompt[0].content
