@@ -1,7 +1,7 @@
 """A recipe judged on textbooks that it did not see: tuned on all but one of them, asked that one's questions, for each in turn.
 
     python benchmarks/leave_one_out.py -o FOLDER [--recipe RECIPE] [--book NAME ...] [--data FOLDER] [--processes N]
-                                       [--variant NAME ...] [--untuned]
+                                       [--variant NAME ...] [--untuned] [--against FOLDER]
 
 Books are the PDFs with questions beside them in DATA/textbooks, where DATA is ../shared/data or $MCQA_DATA. Each becomes a
 course of its own, named like its file, in the application's data folder (some minutes at the first run), and its questions are
@@ -10,12 +10,15 @@ once for all books; from the others, the held-out book's questions and course ar
 they were.
 
 Variants: passages (as the card says, in the fastest number format), none (without passages), three and five (so many passages),
-int8, nf4, letter (asked for letters). --untuned measures the recipe's model as it comes.
+int8, nf4, letter (asked for letters). --untuned measures the recipe's model as it comes. --against compares with what another
+recipe gave, in the FOLDER of its run.
 
-Prints Markdown: accuracy in % with 95 % intervals for each book and variant, the mean over the books, McNemar's exact test
-against the first variant on the same questions (with the evidence of the course against that with it), and the expected
-calibration error. The weight of the model's scores (one over the temperature) and those of the evidence beside it are fitted on
-the other books; the weights shown, and what they are in a model's card, on all.
+Prints Markdown: accuracy in % with 95 % intervals for each book and variant, the mean over the books, the log loss and the
+expected calibration error; beside it, of the same questions, the difference in accuracy with McNemar's exact test and that
+in log loss with its bootstrap interval, from the first variant, or from the same in the other folder. A variant with the
+evidence of the course, and the evidence alone, is compared with the first that has it. The weight of the model's scores (one
+over the temperature) and those of the evidence beside it are fitted on the other books; the weights shown, and what they are
+in a model's card, on all.
 """
 
 import argparse
@@ -24,9 +27,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -46,6 +49,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 BESIDE = " and evidence"  # what a variant's name ends in where the evidence of the course is weighed beside its scores
 WITH_EVIDENCE = ("passages", "int8", "nf4")
+ALONE = "evidence alone"  # what the course's text says without the model
 
 
 def main() -> int:
@@ -56,6 +60,7 @@ def main() -> int:
     parser.add_argument("--book", action="append", help="default: all")
     parser.add_argument("--variant", action="append", choices=list(VARIANTS), help="default: passages and none")
     parser.add_argument("--untuned", action="store_true")
+    parser.add_argument("--against", type=Path, help="the folder of another run")
     parser.add_argument("--processes", type=int, default=1, help="books at a time; each gets its share of the cores")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("MCQA_DATA") or ROOT.parent / "shared" / "data"))
     parser.add_argument("--answer", nargs=4, metavar=("BOOK", "MODEL", "VARIANT", "RESULT"), help=argparse.SUPPRESS)
@@ -100,7 +105,9 @@ def main() -> int:
     chosen = arguments.book or books
     with ThreadPoolExecutor(arguments.processes) as pool:
         list(pool.map(one, chosen))
-    _tell(output, chosen, wanted, untuned=arguments.untuned)
+    folder = {book: output / ("untuned" if arguments.untuned else book) for book in chosen}
+    other = {book: arguments.against / book for book in chosen} if arguments.against else None
+    _tell(folder, wanted, other)
     return 0
 
 
@@ -210,47 +217,73 @@ def _answer(data: Path, book: str, model: str, name: str, result: str) -> None:
 Rows = list[dict[str, Any]]
 
 
-def _tell(output: Path, books: Sequence[str], wanted: Sequence[str], *, untuned: bool) -> None:
+def _tell(folder: Mapping[str, Path], wanted: Sequence[str], other: Mapping[str, Path] | None) -> None:
     import numpy as np
 
     from assistant import stats
     from assistant.report import table
+    from training import bootstrap
 
-    folder = {book: output / ("untuned" if untuned else book) for book in books}
-    found = {name: {book: _read(folder[book] / f"{book}-{name}.json") for book in books} for name in wanted}
-    judged = {name: _judged(found[name], False) for name in wanted}
-    if len(books) > 1:
-        judged |= {name + BESIDE: _judged(found[name], True) for name in wanted if name in WITH_EVIDENCE}
+    judged = _all_judged(folder, wanted)
+    before = _all_judged(other, wanted) if other else {}
     first = wanted[0]
     rows = []
-    for name, (right, confidences, weights) in judged.items():
-        shares = [sum(right[book]) / len(right[book]) for book in books]
-        against = first + BESIDE if name.endswith(BESIDE) and name != first + BESIDE and first + BESIDE in judged else first
-        every, before = ([one for book in books for one in judged[of][0][book]] for of in (name, against))
-        gained = sum(b and not a for a, b in zip(before, every, strict=True))
-        lost = sum(a and not b for a, b in zip(before, every, strict=True))
-        low, high = stats.paired_difference(gained, lost, len(every))
-        points = f"{100 * (gained - lost) / len(every):+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-        error, _ = stats.expected_calibration_error(confidences, every)
-        around = stats.calibration_error_interval(confidences, every)
-        times = [row["seconds"] for rows_ in found.get(name, {}).values() for row in rows_]
+    for name, one in judged.items():
+        reference = first + BESIDE if name.endswith((BESIDE, ALONE)) and first + BESIDE in judged else first
+        than = before[name] if other else judged[reference]
+        shares = [sum(right) / len(right) for right in one.books.values()]
+        gained = sum(b and not a for a, b in zip(than.right, one.right, strict=True))
+        lost = sum(a and not b for a, b in zip(than.right, one.right, strict=True))
+        low, high = stats.paired_difference(gained, lost, len(one.right))
+        points = f"{100 * (gained - lost) / len(one.right):+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+        error, _ = stats.expected_calibration_error(one.sure, one.right)
+        around = stats.calibration_error_interval(one.sure, one.right)
+        more = bootstrap.mean(np.log(than.of_key) - np.log(one.of_key), list(map(str, range(len(one.right)))))
         rows.append([
             name, *(f"{100 * share:.1f}" for share in shares), f"{100 * sum(shares) / len(shares):.1f}",
-            stats.percent_with_interval(sum(every), len(every)),
-            "" if name == against else f"{points}, p = {stats.mcnemar_exact(gained, lost):.3g}",
-            f"{error:.3f} ({around[0]:.3f}-{around[1]:.3f})" if len(books) > 1 else "",
-            ", ".join(f"{weight:.3g}" for weight in weights),
-            f"{sum(times) / len(times):.3f}" if times else "",
+            stats.percent_with_interval(sum(one.right), len(one.right)),
+            "" if than is one else f"{points}, p = {stats.mcnemar_exact(gained, lost):.3g}",
+            f"{stats.negative_log_likelihood(one.of_key):.3f}" if len(folder) > 1 else "",
+            "" if than is one or len(folder) < 2 else f"{more.value:+.3f} ({more.low:+.3f} to {more.high:+.3f})",
+            f"{error:.3f} ({around[0]:.3f}-{around[1]:.3f})" if len(folder) > 1 else "",
+            ", ".join(f"{weight:.3g}" for weight in one.weights),
+            "" if name == ALONE else f"{sum(one.seconds) / len(one.seconds):.3f}",
         ])  # fmt: skip
-    compared = f"against {first}, points"
-    head = ["variant", *books, "mean of the books", "all questions", compared, "calibration error", "weights", "s a question"]
-    print(table(head, rows))
+    than_what = "the other run" if other else " or ".join(name for name in (first, first + BESIDE) if name in judged)
+    head = ["variant", *folder, "mean of the books", "all questions", f"against {than_what}, points", "log loss, nats"]
+    print(table([*head, "the same difference, nats", "calibration error", "weights", "s a question"], rows))
     if "passages" + BESIDE in judged:
         from assistant.calibrate import learnt
         from assistant.card import Card
 
-        card = Card(**learnt(np.array(judged["passages" + BESIDE][2])))
+        card = Card(**learnt(np.array(judged["passages" + BESIDE].weights)))
         print(f"\nFor the model's card: {card.model_dump_json(include={'temperature', 'evidence_weights'})}")
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What a variant is worth: for each book which answers are right; for each question of all books, in order, how sure the
+    answer was, how likely the right option, and how long it took; and the weights that fit all books."""
+
+    books: dict[str, list[bool]]
+    sure: list[float]
+    of_key: list[float]
+    seconds: list[float]
+    weights: list[float]
+
+    @property
+    def right(self) -> list[bool]:
+        return [one for right in self.books.values() for one in right]
+
+
+def _all_judged(folder: Mapping[str, Path], wanted: Sequence[str]) -> dict[str, _Judged]:
+    found = {name: {book: _read(folder[book] / f"{book}-{name}.json") for book in folder} for name in wanted}
+    judged = {name: _judged(found[name], evidence=False) for name in wanted}
+    beside = [name for name in wanted if name in WITH_EVIDENCE and len(folder) > 1]
+    judged |= {name + BESIDE: _judged(found[name]) for name in beside}
+    if beside:
+        judged[ALONE] = _judged(found[beside[0]], model=False)
+    return judged
 
 
 def _read(path: Path) -> Rows:
@@ -261,10 +294,10 @@ def _read(path: Path) -> Rows:
     return rows
 
 
-def _judged(found: dict[str, Rows], evidence: bool) -> tuple[dict[str, list[bool]], list[float], list[float]]:
-    """Return which answers are right, how sure all are, and the weights of their features that fit all books.
+def _judged(found: dict[str, Rows], *, model: bool = True, evidence: bool = True) -> _Judged:
+    """Judge the answers to each book by weights that were fitted on the other books.
 
-    The weights by which a book is judged were fitted on the others; an unanswered question is wrong, and not sure.
+    An unanswered question is wrong, not sure, and no better than chance among four.
     """
     import numpy as np
 
@@ -272,27 +305,30 @@ def _judged(found: dict[str, Rows], evidence: bool) -> tuple[dict[str, list[bool
     from assistant.calibrate import features, fit
 
     def inputs(row: dict[str, Any]) -> Any:
-        return features(Parts(row["model"], row["evidence"]), evidence)
+        return features(Parts(row["model"], row["evidence"]), evidence)[:, 0 if model else 1 :]
 
     def known(books: Sequence[str]) -> tuple[list[Any], Any]:
         rows = [row for book in books for row in found[book] if "error" not in row]
         return [inputs(row) for row in rows], np.array(["ABCDEFGHIJ".index(row["key"]) for row in rows])
 
-    right: dict[str, list[bool]] = {}
-    confidences: list[float] = []
+    judged = _Judged({}, [], [], [], [float(weight) for weight in fit(*known(list(found)))])
     for book, rows in found.items():
         weights = fit(*known([other for other in found if other != book or len(found) == 1]))
-        right[book] = []
+        right = judged.books[book] = []
         for row in rows:
+            judged.seconds.append(row["seconds"])
             if "error" in row:
-                right[book].append(False)
-                confidences.append(0.0)
+                right.append(False)
+                judged.sure.append(0.0)
+                judged.of_key.append(0.25)
                 continue
             scores = inputs(row) @ weights
             powers = np.exp(scores - scores.max())
-            right[book].append(int(scores.argmax()) == "ABCDEFGHIJ".index(row["key"]))
-            confidences.append(float((powers / powers.sum()).max()))
-    return right, confidences, [float(weight) for weight in fit(*known(list(found)))]
+            key = "ABCDEFGHIJ".index(row["key"])
+            right.append(int(scores.argmax()) == key)
+            judged.sure.append(float(powers.max() / powers.sum()))
+            judged.of_key.append(float(powers[key] / powers.sum()))
+    return judged
 
 
 if __name__ == "__main__":
