@@ -22,7 +22,7 @@ footer { display: none !important; }
 #top button { border: 1px solid var(--border-color-primary); border-radius: 999px; padding: .3rem .8rem; font-size: .85rem;
   background: var(--block-background-fill); color: var(--body-text-color); cursor: pointer; min-height: 32px; }
 #top button:hover { border-color: var(--color-accent); }
-h2.part { font-size: 1.05rem; font-weight: 650; margin: .2rem 0 .4rem; }
+h2.part { font-size: 1.05rem; font-weight: 650; margin: .8rem 0 .4rem; }
 .quiet { color: var(--body-text-color-subdued); font-size: .92rem; margin: .3rem 0; }
 .empty { border: 1px dashed var(--border-color-primary); border-radius: .8rem; padding: 2.2rem 1.5rem; text-align: center;
   color: var(--body-text-color-subdued); }
