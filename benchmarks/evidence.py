@@ -50,7 +50,7 @@ def main() -> int:
             folder.mkdir(parents=True)
             shutil.copy(pdf, folder)
         course = Course(pdf.stem)
-        course.sync(folder)
+        course.sync(folder, wait=True)
         course.warm_up()
         asked[pdf.stem] = []
         for mcq in (item.mcq for item in read_items(pdf.with_suffix(".jsonl")).items):

@@ -132,7 +132,7 @@ def _index(data: Path, book: str) -> None:
     if not folder.exists():
         folder.mkdir(parents=True)
         shutil.copy(data / "textbooks" / f"{book}.pdf", folder)
-    Course(book).sync(folder)
+    Course(book).sync(folder, wait=True)
 
 
 def _shared(recipe: Path, data: Path, output: Path) -> str | None:
