@@ -75,11 +75,18 @@ def main() -> int:
     if not books:
         print(f"skipped: no textbooks with questions in {data}; name the folder with --data or MCQA_DATA")
         return 0
+    chosen = arguments.book or books
+    wanted = arguments.variant or ["passages", "none"]
+    other = {book: arguments.against / book for book in chosen} if arguments.against else None
+    # Said before hours of tuning, not after.
+    needed = [folder / f"{book}-{name}.json" for book, folder in (other or {}).items() for name in wanted]
+    missing = [str(file) for file in needed if not file.exists()]
+    if missing:
+        parser.error(f"--against: {missing[0]} is not there; run the other recipe with the same --book and --variant first")
     output: Path = arguments.output
     output.mkdir(parents=True, exist_ok=True)
     for book in books:
         _index(data, book)
-    wanted = arguments.variant or ["passages", "none"]
     base = None if arguments.untuned else _shared(arguments.recipe, data, output)
     slots: SimpleQueue[int] = SimpleQueue()
     for slot in range(arguments.processes):
@@ -102,11 +109,9 @@ def main() -> int:
         finally:
             slots.put(slot)
 
-    chosen = arguments.book or books
     with ThreadPoolExecutor(arguments.processes) as pool:
         list(pool.map(one, chosen))
     folder = {book: output / ("untuned" if arguments.untuned else book) for book in chosen}
-    other = {book: arguments.against / book for book in chosen} if arguments.against else None
     _tell(folder, wanted, other)
     return 0
 
