@@ -5,8 +5,8 @@
 
 Books are the PDFs with questions beside them in DATA/textbooks, where DATA is ../shared/data or $MCQA_DATA. Each becomes a
 course of its own, named like its file, in the application's data folder (some minutes at the first run), and its questions are
-answered with the passages that a search of that course finds. The recipe's first stages that need no course are carried out
-once for all books; from the others, the held-out book's questions and course are taken out. Runs that were stopped go on where
+answered with the passages that a search of that course finds. The recipe's first stages that need no book are carried out once
+for all; from the others, the held-out book's questions and course are taken out. Runs that were stopped go on where
 they were.
 
 Variants: passages (as the card says, in the fastest number format), none (without passages), three and five (so many passages),
@@ -87,7 +87,7 @@ def main() -> int:
     output.mkdir(parents=True, exist_ok=True)
     for book in books:
         _index(data, book)
-    base = None if arguments.untuned else _shared(arguments.recipe, data, output)
+    base = None if arguments.untuned else _shared(arguments.recipe, data, output, books)
     slots: SimpleQueue[int] = SimpleQueue()
     for slot in range(arguments.processes):
         slots.put(slot)
@@ -98,7 +98,7 @@ def main() -> int:
             model = (
                 load_recipe(arguments.recipe).model
                 if arguments.untuned
-                else _tuned(arguments.recipe, data, output, book, base, _cores(slot, arguments.processes))
+                else _tuned(arguments.recipe, data, output, book, books, base, _cores(slot, arguments.processes))
             )
             for name in wanted:
                 result = output / ("untuned" if arguments.untuned else book) / f"{book}-{name}.json"
@@ -140,44 +140,52 @@ def _index(data: Path, book: str) -> None:
     Course(book).sync(folder, wait=True)
 
 
-def _shared(recipe: Path, data: Path, output: Path) -> str | None:
-    """Carry out the stages that need no course; returns the model that they make, None where there are none."""
+def _shared(recipe: Path, data: Path, output: Path, books: Sequence[str]) -> str | None:
+    """Carry out the stages that need no book; returns the model that they make, None where there are none."""
     from training.recipe import load_recipe
 
     loaded = load_recipe(recipe)
-    first = _first_with_course(loaded)
+    first = _first_with_book(loaded, books)
     if first == 0:
         return None
-    _run(loaded.model_copy(update={"stages": loaded.stages[:first]}), data, output / "shared", None, _cores(0, 1))
+    _run(_part(loaded, slice(first), data), data, output / "shared", None, _cores(0, 1))
     return str(output / "shared" / "model")
 
 
-def _tuned(recipe: Path, data: Path, output: Path, book: str, base: str | None, cores: Sequence[int]) -> str:
+def _tuned(
+    recipe: Path, data: Path, output: Path, book: str, books: Sequence[str], base: str | None, cores: Sequence[int]
+) -> str:
     """Carry out the other stages without a book; returns the folder of the model."""
-    from training.recipe import Questions, find, load_recipe
+    from training.recipe import load_recipe
 
     loaded = load_recipe(recipe)
-
-    def placed(row: Questions) -> Questions:
-        """Name a file whole: some stand beside the recipe, of which another folder will hold a copy."""
-        return row if row.file is None else row.model_copy(update={"file": find(loaded, row.file, data, row.origin).resolve()})
-
-    stages = []
-    for stage in loaded.stages[_first_with_course(loaded) :]:
-        for name in ("data", "held", "questions"):
-            rows = getattr(stage, name, ())
-            if any(isinstance(row, Questions) for row in rows):
-                kept = [row for row in rows if row.course != book and (row.file is None or row.file.stem != book)]
-                stage = stage.model_copy(update={name: tuple(placed(row) for row in kept)})
-        stages.append(stage)
-    _run(loaded.model_copy(update={"stages": tuple(stages)}), data, output / book, base, cores)
+    _run(_part(loaded, slice(_first_with_book(loaded, books), None), data, book), data, output / book, base, cores)
     return str(output / book / "model")
 
 
-def _first_with_course(recipe: Any) -> int:
+def _part(recipe: Any, which: slice, data: Path, without: str | None = None) -> Any:
+    """Return some stages of a recipe, without the questions and the course of one book."""
+    from training.recipe import Questions, find
+
+    def placed(row: Questions) -> Questions:
+        """Name a file whole: some stand beside the recipe, of which another folder will hold a copy."""
+        return row if row.file is None else row.model_copy(update={"file": find(recipe, row.file, data, row.origin).resolve()})
+
+    stages = []
+    for stage in recipe.stages[which]:
+        for name in ("data", "held", "questions"):
+            rows = getattr(stage, name, ())
+            if any(isinstance(row, Questions) for row in rows):
+                kept = [row for row in rows if without is None or without not in (row.course, row.file and row.file.stem)]
+                stage = stage.model_copy(update={name: tuple(placed(row) for row in kept)})
+        stages.append(stage)
+    return recipe.model_copy(update={"stages": tuple(stages)})
+
+
+def _first_with_book(recipe: Any, books: Sequence[str]) -> int:
     for number, stage in enumerate(recipe.stages):
         rows = (*getattr(stage, "data", ()), *getattr(stage, "questions", ()))
-        if any(getattr(row, "course", None) for row in rows):
+        if any(getattr(row, "course", None) in books for row in rows):
             return number
     return len(recipe.stages)
 
