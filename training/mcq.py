@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft.helpers import disable_input_dtype_casting
 from torch.nn.functional import cross_entropy, pad
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import EvalPrediction
@@ -188,10 +187,7 @@ class MCQTrainer(Trainer):  # type: ignore[misc]
 
     def _read(self, batch: Sequence[Example]) -> torch.Tensor:
         with self.accelerator.autocast():
-            # PEFT widens what adapters read to their 32 bits; autocast narrows it again, so nothing is won.
-            casts = torch.is_autocast_enabled(self._lm.device.type)
-            with disable_input_dtype_casting(self._lm.model, active=casts):
-                found = scores(self._lm, batch)
+            found = scores(self._lm, batch)
         return torch.stack([pad(of_one, (0, MAX_OPTIONS - len(of_one)), value=_NO_OPTION) for of_one in found])
 
 
