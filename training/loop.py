@@ -234,6 +234,7 @@ def arguments(
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "dataloader_pin_memory": on_gpu,
+        "ddp_find_unused_parameters": False,  # all that is trained is used; looking for what is not takes time in every step
     }
     return kind(**{**settings, **when, **best, **more})
 

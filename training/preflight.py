@@ -1,6 +1,7 @@
 """What can be known of a run before a model is loaded: what cannot work, and what it will take."""
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -125,7 +126,7 @@ class Sizes:
         """Return what `stage` will take on so many rows of `tokens` tokens each (mean). Raises UserError on missing layers."""
         fitting, adapter = stage.fitting, stage.adapter
         steps = steps_of(fitting, rows)
-        read = None if tokens is None else round(steps * fitting.batch_size * fitting.accumulation * tokens)
+        read = None if tokens is None else round(steps * fitting.batch_size * fitting.accumulation * processes() * tokens)
         if adapter is None:
             return Plan(steps, read, self.parameters, self.parameters, memory_of(self.parameters))
         names = adapter_targets(self.model, adapter, architecture)
@@ -145,10 +146,18 @@ def _needs_chat(recipe: Recipe) -> bool:
 
 
 def steps_of(fitting: Fitting, rows: int) -> int:
-    """Return how many times the weights change: an epoch ends with what is left, as transformers counts them."""
-    batches = math.ceil(rows / fitting.batch_size)
+    """Return how many times the weights change: an epoch ends with what is left, as transformers counts them.
+
+    Under a launch each process has batches of its own, and all of them make one step.
+    """
+    batches = math.ceil(math.ceil(rows / fitting.batch_size) / processes())
     steps = math.ceil(math.ceil(batches / fitting.accumulation) * fitting.epochs)
     return min(steps, fitting.max_steps) if fitting.max_steps else steps
+
+
+def processes() -> int:
+    """Return how many processes a launch has, of which this is one; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def memory_of(trained: int) -> int:

@@ -19,7 +19,7 @@ from training import gather
 from training.datacard import write as write_pairs
 from training.loop import Job, write_metrics
 from training.pairs import Pair, normalize, prompt_key
-from training.preflight import Sizes, refuse, steps_of
+from training.preflight import Sizes, processes, refuse, steps_of
 from training.prepare import Prepared
 from training.recipe import DPO, SFT, Evaluation, File, MCQTuning, Quantization, Recipe, Training, find
 
@@ -152,7 +152,7 @@ def leads() -> bool:
 
 def _meet() -> None:
     """Wait for the other processes of a launch."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if processes() > 1:
         from accelerate import PartialState
 
         PartialState().wait_for_everyone()

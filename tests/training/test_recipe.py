@@ -143,10 +143,12 @@ def test_what_cannot_work_is_refused_beforehand(
         refuse(changed(load_recipe(write(tmp_path, VALID)), **values))
 
 
-def test_steps_are_counted_as_the_trainer_counts_them() -> None:
+def test_steps_are_counted_as_the_trainer_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
     def fitting(**values: object) -> Fitting:
         return Fitting.model_validate({"learning_rate": 1e-4, **values})
 
     assert steps_of(fitting(), 10) == 10
     assert steps_of(fitting(batch_size=4, accumulation=2), 10) == 2  # 3 batches: a step of two, one of the last
     assert steps_of(fitting(epochs=3, max_steps=7), 10) == 7
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as a launch tells its processes
+    assert steps_of(fitting(batch_size=2, accumulation=2), 10) == 2  # 5 batches: 3 of each, the last one twice
