@@ -38,10 +38,12 @@ def test_written_questions_are_whole_and_keys_cannot_be_told_by_place_or_length(
     assert longest / len(mcqs) < 0.35
 
 
-def test_readings_hold_what_is_asked_about_them() -> None:
-    for line in (FOLDER / "readings.jsonl").read_text(encoding="utf-8").splitlines():
+@pytest.mark.parametrize("name", ["more-readings", "readings"])
+def test_readings_hold_what_is_asked_about_them(name: str) -> None:
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (FOLDER / name).glob("*.md")}
+    for line in (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        assert f"\n## {row['section']}\n" in (FOLDER / "readings" / row["document"]).read_text(encoding="utf-8"), row["id"]
+        assert f"\n## {row['section']}\n" in texts[row["document"]], row["id"]
 
 
 def test_no_written_question_nearly_repeats_one_of_the_textbooks(data: Path) -> None:
