@@ -61,7 +61,7 @@ def calibrate(
         )
     # The parts are scores over the temperature they were asked with: back to plain scores.
     parts = [replace(a.parts, model=tuple(s * assistant.temperature for s in a.parts.model)) for a in answers]
-    keys = np.array([answer.mcq.letters.index(answer.mcq.answer or "") for answer in answers], dtype=np.int64)
+    keys = np.array([answer.mcq.answer_index for answer in answers], dtype=np.int64)
     by_way = {way: [features(one, way) for one in parts] for way in ([False, True] if assistant.course else [False])}
     judged = {way: _held_out(rows, keys) for way, rows in by_way.items()}
     best = min(judged, key=lambda way: _log_loss(judged[way], keys))

@@ -51,6 +51,13 @@ class MCQ:
         """The letters of the options, as in "ABCD"."""
         return LETTERS[: len(self.options)]
 
+    @property
+    def answer_index(self) -> int:
+        """The place of the key among the options, from 0; raises QuestionError where the question has no key."""
+        if self.answer is None:
+            raise QuestionError(f"the question '{self.question}' has no key; give it its 'answer'")
+        return LETTERS.index(self.answer)
+
 
 NUMBERS = tuple(str(number) for number in range(1, MAX_OPTIONS + 1))
 _OTHER_ALPHABETS = ("АБВГДЕЖЗИК", "абвгдежзик", "ΑΒΓΔΕΖΗΘΙΚ", "αβγδεζηθικ")

@@ -60,5 +60,5 @@ def _option(letter: str, option: str, template: Template) -> str:
 def _solved(example: MCQ, scoring: ScoringKind, template: Template) -> str:
     if example.answer is None:
         raise QuestionError(f"the example '{example.question}' has no key; give each example its 'answer'")
-    right = example.answer if scoring == "letter" else example.options[example.letters.index(example.answer)]
+    right = example.answer if scoring == "letter" else example.options[example.answer_index]
     return f"{_question(example, scoring, template)} {right}\n\n"

@@ -57,7 +57,7 @@ def main() -> int:
             started = time.perf_counter()
             parts = Parts((0.0,) * len(mcq.options), gather(course, mcq))  # a model that knows nothing
             seconds.append(time.perf_counter() - started)
-            asked[pdf.stem].append((parts, mcq.letters.index(mcq.answer or "")))
+            asked[pdf.stem].append((parts, mcq.answer_index))
     ways: dict[str, list[int]] = {kind: [0, place] for place, kind in enumerate(EVIDENCE, start=1)}
     ways["all together"] = list(range(len(EVIDENCE) + 1))
     rows = []

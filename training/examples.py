@@ -133,7 +133,7 @@ def _fitting(lm: LanguageModel, stage: MCQTuning, one: Asked, texts: Sequence[st
 
 
 def _example(lm: LanguageModel, stage: MCQTuning, one: Asked, prompt: Prompt) -> Example:
-    right = one.mcq.letters.index(one.mcq.answer or "")
+    right = one.mcq.answer_index
     if stage.objective == "letter":
         found = encode_letters(lm, prompt)
         if found is not None:

@@ -119,7 +119,7 @@ def _correction(value: Any, line: int) -> Correction:
 
 
 def _right(mcq: MCQ) -> str:
-    return mcq.options[mcq.letters.index(mcq.answer or "")]
+    return mcq.options[mcq.answer_index]
 
 
 def _key(mcq: MCQ) -> str:

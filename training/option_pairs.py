@@ -26,7 +26,7 @@ def option_pairs(
         scores += score(lm, prompts[start : start + TOGETHER], scoring, lm.card.normalization)
     pairs = []
     for place, (one, prompt) in enumerate(zip(asked, prompts, strict=True)):
-        right = one.mcq.letters.index(one.mcq.answer or "")
+        right = one.mcq.answer_index
         wrong = [option for option in range(len(one.mcq.options)) if option != right]
         if hardest:
             wrong = [max(wrong, key=lambda option: scores[place].scores[option])]

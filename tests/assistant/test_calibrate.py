@@ -61,7 +61,7 @@ def test_evidence_of_a_course_is_weighed_where_it_helps(lm: LanguageModel, opera
     assert found.card.evidence_weights  # nearly every term stands beside its definition on a page
     assert found.log_loss[1] < found.log_loss[0]
     answers = Assistant(dataclasses.replace(lm, card=found.card), operating_systems).answer_many(mcqs)
-    losses = [-np.log(answer.probabilities[answer.mcq.letters.index(answer.mcq.answer)]) for answer in answers]
+    losses = [-np.log(answer.probabilities[answer.mcq.answer_index]) for answer in answers]
     assert np.mean(losses) < found.log_loss[1]  # which is of questions held out
 
 

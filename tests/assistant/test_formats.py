@@ -383,7 +383,7 @@ def test_gpqa_puts_the_right_answer_anywhere_but_always_there(tmp_path: Path) ->
     for n, mcq in enumerate(mcqs):
         assert mcq is not None
         assert mcq.answer is not None
-        assert mcq.options[mcq.letters.index(mcq.answer)] == str(2 * n)
+        assert mcq.options[mcq.answer_index] == str(2 * n)
         assert mcq.id == f"rec{n}"
         keys.append(mcq.answer)
     assert set(keys) == {"A", "B", "C", "D"}

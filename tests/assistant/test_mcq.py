@@ -132,6 +132,12 @@ def test_a_key_from_elsewhere_is_a_label_of_the_text() -> None:
         parse_question(lines("X."), "D")
 
 
+def test_a_key_has_its_place_and_a_question_without_one_says_so() -> None:
+    assert MCQ(STEM, OPTIONS, "B").answer_index == 1
+    with pytest.raises(QuestionError, match="has no key; give it its 'answer'"):
+        _ = MCQ(STEM, OPTIONS).answer_index
+
+
 def test_a_question_of_broken_characters_is_refused() -> None:
     with pytest.raises(QuestionError, match="no valid text"):
         parse_question("Is it \udcff? A. yes B. no")
