@@ -19,7 +19,7 @@ def questions(path: Path) -> list[MCQ]:
 
 
 def right(mcq: MCQ) -> str:
-    return mcq.options[mcq.letters.index(mcq.answer or "")]
+    return mcq.options[mcq.answer_index]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -38,7 +38,7 @@ def test_written_questions_are_whole_and_keys_cannot_be_told_by_place_or_length(
     assert longest / len(mcqs) < 0.35
 
 
-@pytest.mark.parametrize("name", ["more-readings", "readings"])
+@pytest.mark.parametrize("name", ["more-readings", "readings", "reasoning-readings"])
 def test_readings_hold_what_is_asked_about_them(name: str) -> None:
     texts = {path.name: path.read_text(encoding="utf-8") for path in (FOLDER / name).glob("*.md")}
     for line in (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
