@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from assistant.card import ScoringKind
+from assistant.card import EVIDENCE, ScoringKind
 from assistant.debias import averaged, letter_priors, rotated, shifts
-from assistant.evidence import Kinds, gather, zeros
+from assistant.evidence import Kinds, columns, gather, zeros
 from assistant.mcq import MCQ
 from assistant.model import LanguageModel
 from assistant.prompt import Prompt, render
@@ -302,9 +302,10 @@ class Assistant:
     def _fused(self, own: tuple[float, ...], evidence: Kinds) -> tuple[float, ...]:
         if not evidence:
             return own
+        weights = (1.0, *(self.evidence_weights.get(kind, 0.0) for kind in EVIDENCE))
         return tuple(
-            score + sum(weight * evidence[kind][place] for kind, weight in self.evidence_weights.items())
-            for place, score in enumerate(own)
+            sum(weight * value for weight, value in zip(weights, values, strict=True))
+            for values in zip(*columns(own, evidence), strict=True)
         )
 
     def _answer(

@@ -8,6 +8,7 @@ import numpy as np
 
 from assistant.answer import TOGETHER, Answer, Assistant, Parts
 from assistant.card import EVIDENCE, Card
+from assistant.evidence import columns
 from assistant.mcq import MCQ
 from assistant.stats import expected_calibration_error
 from ingest.errors import UserError
@@ -78,7 +79,7 @@ def calibrate(
 
 def features(parts: Parts, evidence: bool = True) -> np.ndarray:
     """Return what an option's score is made of, shape (options, features): first the model's own score, then the evidence."""
-    return np.column_stack([parts.model, *([parts.evidence[kind] for kind in EVIDENCE] if evidence else [])])
+    return np.column_stack(columns(parts.model, parts.evidence) if evidence else [parts.model])
 
 
 def learnt(weights: np.ndarray) -> dict[str, Any]:

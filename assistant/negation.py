@@ -20,7 +20,8 @@ _ASKING = (
     rf"|{_FIRST}(?:who|what)|\bwhich\s+(?:one|of)|\bwhat\s+of)"
 )
 
-_CONTRACTION = re.compile(rf"\b(?:({_BE}|{_HELP})n['’]t|(can)(?:not|['’]t))\b", re.IGNORECASE)
+# "isnot" is what a page or a file makes of an "is" before a "not" in bold or italics.
+_CONTRACTION = re.compile(rf"\b(?:({_BE}|{_HELP})(?:n['’]t|not)|(can)['’]t)\b", re.IGNORECASE)
 _NOT = re.compile(
     rf"({_ASKING}\b{_WORDS}\b(?:{_BE}(?:\s+\w+ly)?|{_HELP}\b{_WORDS}))\s+not\b(?!\s+only\b)", re.IGNORECASE
 )  # fmt: skip

@@ -17,6 +17,7 @@ from assistant.scoring import score
     [
         ("Which of these is NOT a state of a process?", "Which of these is a state of a process?"),
         ("Which page isn't replaced?", "Which page is replaced?"),
+        ("Which page isnot replaced?", "Which page is replaced?"),
         ("Which of the following did Linus Torvalds not write?", "Which of the following did Linus Torvalds write?"),
         ("Which of these cannot be swapped out?", "Which of these can be swapped out?"),
         ("Which of these can’t a thread own?", "Which of these can a thread own?"),
