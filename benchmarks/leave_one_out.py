@@ -13,16 +13,17 @@ Variants: passages (as the card says, in the fastest number format), none (witho
 int8, nf4, letter (asked for letters). --untuned measures the recipe's model as it comes. --against compares with what another
 recipe gave, in the FOLDER of its run.
 
-Prints Markdown: accuracy in % with 95 % intervals for each book and variant, the mean over the books, the log loss and the
-expected calibration error; beside it, of the same questions, the difference in accuracy with McNemar's exact test and that
-in log loss with its bootstrap interval, from the first variant, or from the same in the other folder. A variant with the
-evidence of the course, and the evidence alone, is compared with the first that has it. The weight of the model's scores (one
-over the temperature) and those of the evidence beside it are fitted on the other books; the weights shown, and what they are
-in a model's card, on all.
+Prints Markdown: accuracy in % for each book and variant, the mean of the books and that of all questions with 95 % intervals,
+the log loss and the expected calibration error; beside it, of the same questions, the difference in accuracy with McNemar's
+exact test and that in log loss with its bootstrap interval, from the first variant, or from the same in the other folder. A
+variant with the evidence of the course, and the evidence alone, is compared with the first that has it. The weight of the
+model's scores (one over the temperature) and those of the evidence beside it are fitted on the other books; the weights
+shown, and what they are in a model's card, on all.
 """
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -245,6 +246,10 @@ def _tell(folder: Mapping[str, Path], wanted: Sequence[str], other: Mapping[str,
         reference = first + BESIDE if name.endswith((BESIDE, ALONE)) and first + BESIDE in judged else first
         than = before[name] if other else judged[reference]
         shares = [sum(right) / len(right) for right in one.books.values()]
+        mean = sum(shares) / len(shares)
+        # The normal interval of a mean of independent shares: a small book counts as much as a large one.
+        variance = sum(share * (1 - share) / len(right) for share, right in zip(shares, one.books.values(), strict=True))
+        reach = 1.96 * math.sqrt(variance) / len(shares)
         gained = sum(b and not a for a, b in zip(than.right, one.right, strict=True))
         lost = sum(a and not b for a, b in zip(than.right, one.right, strict=True))
         low, high = stats.paired_difference(gained, lost, len(one.right))
@@ -253,7 +258,8 @@ def _tell(folder: Mapping[str, Path], wanted: Sequence[str], other: Mapping[str,
         around = stats.calibration_error_interval(one.sure, one.right)
         more = bootstrap.mean(np.log(than.of_key) - np.log(one.of_key), list(map(str, range(len(one.right)))))
         rows.append([
-            name, *(f"{100 * share:.1f}" for share in shares), f"{100 * sum(shares) / len(shares):.1f}",
+            name, *(f"{100 * share:.1f}" for share in shares),
+            f"{100 * mean:.1f} ({100 * (mean - reach):.1f}-{100 * (mean + reach):.1f})",
             stats.percent_with_interval(sum(one.right), len(one.right)),
             "" if than is one else f"{points}, p = {stats.mcnemar_exact(gained, lost):.3g}",
             f"{stats.negative_log_likelihood(one.of_key):.3f}" if len(folder) > 1 else "",
