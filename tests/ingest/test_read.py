@@ -1,9 +1,14 @@
 """Reading files in workers: what one file does must not cost the others, nor the machine."""
 
+import array
 import contextlib
+import fcntl
 import json
 import os
+import queue
 import signal
+import subprocess
+import termios
 import threading
 import time
 import zipfile
@@ -15,6 +20,7 @@ import fakes
 import pytest
 from fakes import prose
 
+import ingest.read
 from ingest.document import DocumentText
 from ingest.errors import UnreadableDocumentError
 from ingest.read import FileRead, Limits, PagesRead, ReadOptions, read_documents
@@ -104,29 +110,30 @@ def test_a_worker_that_dies_costs_the_file_it_was_at_and_no_other(
     assert found == {"hangs.txt": "stopped", "one.txt": "read", "two.md": "read", "three.txt": "read"}
 
 
-def test_a_worker_that_dies_amid_its_answer_costs_that_file_alone(tmp_path: Path, good: list[tuple[str, Path]]) -> None:
+def test_a_worker_that_dies_amid_its_answer_costs_that_file_alone(
+    tmp_path: Path, good: list[tuple[str, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     long = tmp_path / "long.txt"
-    long.write_text(prose("long") * 4000, encoding="utf-8")  # far more than a pipe holds
-    done = threading.Event()
+    long.write_text(prose("long") * 100, encoding="utf-8")  # far more than a pipe holds
+    pump = ingest.read._pump
+    amid: list[bool] = []
 
-    def bytes_received() -> int:
-        return int(Path("/proc/self/io").read_text().split("rchar:")[1].split()[0])
+    def kill_first(process: "subprocess.Popen[str]", lines: "queue.Queue[str | None]") -> None:
+        """Kill the first worker when its answer fills half of the pipe, before anything is taken."""
+        if not amid:
+            assert process.stdout is not None
+            held, half = array.array("i", [0]), fcntl.fcntl(process.stdout, fcntl.F_GETPIPE_SZ) // 2
+            end = time.monotonic() + 60
+            while held[0] < half and time.monotonic() < end:
+                time.sleep(0.01)
+                fcntl.ioctl(process.stdout, termios.FIONREAD, held)
+            os.kill(process.pid, signal.SIGKILL)
+            amid.append(held[0] >= half)
+        pump(process, lines)
 
-    def kill() -> None:
-        before = bytes_received()
-        while not done.wait(0.001):
-            if bytes_received() > before + 4_000_000:  # of some 20 million
-                for child in workers():
-                    os.kill(child, signal.SIGKILL)
-                return
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        found = read([("long.txt", long), *good], workers=1)
-    finally:
-        done.set()
-        killer.join()
+    monkeypatch.setattr(ingest.read, "_pump", kill_first)
+    found = read([("long.txt", long), *good], workers=1)
+    assert amid == [True]
     assert found == {"long.txt": "stopped", "one.txt": "read", "two.md": "read", "three.txt": "read"}
 
 
